@@ -1,0 +1,1 @@
+"""Pure per-kind hooks of the catalogue: default, prepare, validate, warn."""

@@ -1,0 +1,1 @@
+"""The reconcile engine: triggers, queue, caches, plan execution, events. Decides nothing itself."""

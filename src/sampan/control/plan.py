@@ -1,0 +1,139 @@
+"""What a controller is and what its plans are made of: values only, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from sampan.api.obj import Body, Key, Obj
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create *body*. Runs of Creates in one plan are executed slow-start (1, 2, 4, ...): the rest
+    of a run is dropped at the first failed batch and the key is retried with back-off.
+    on_error: an Emit's (reason, message prefix) is not needed: ``failed`` makes the actions to
+    run when the creation is refused (for example a FailedCreate event)."""
+
+    resource: str
+    body: Body
+    failed: Callable[[str], Sequence[Action]] | None = None
+    done: Callable[[Obj], Sequence[Action]] | None = None  # e.g. a SuccessfulCreate event
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Replace the object (optimistic: body carries its resourceVersion)."""
+
+    resource: str
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """kind: json, merge, strategic."""
+
+    key: Key
+    patch: Any
+    kind: str = "merge"
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """Write the status subresource (optimistic: body carries its resourceVersion)."""
+
+    resource: str
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: Key
+    uid: str = ""
+    revision: int = 0
+    grace: int | None = None
+    propagation: str = ""
+    done: Callable[[], Sequence[Action]] | None = None
+    failed: Callable[[str], Sequence[Action]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """An Event about *regarding* (an object's body). type: Normal or Warning."""
+
+    regarding: Body
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Reconcile the key again after so many seconds (earliest wins)."""
+
+    after: float
+
+
+Action: TypeAlias = Create | Update | Patch | SetStatus | Delete | Emit | Again
+
+
+class Cache(Protocol):
+    """Current objects of one resource, indexed. Objects are shared: never edit them."""
+
+    def get(self, namespace: str, name: str) -> Obj | None: ...
+    def list(self, namespace: str = "") -> Sequence[Obj]: ...
+    def by(self, index: str, value: str) -> Sequence[Obj]:
+        """Objects by index. Always there: ``owner`` (uid of each owner reference). Others as
+        declared by ``Controller.indexes``."""
+        ...
+
+
+class Caches(Protocol):
+    def __getitem__(self, resource: str) -> Cache: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Events of *resource* wake the keys that ``keys(obj, caches)`` names. On an update it is
+    asked for the old and the new object."""
+
+    resource: str
+    keys: Callable[[Obj, Caches], Iterable[Key]]
+
+
+def own(resource: str) -> Trigger:
+    """Events of the controller's own kind wake the object itself."""
+    return Trigger(resource, lambda obj, _caches: (obj.key,))
+
+
+def owned(resource: str, by: str, kind: str) -> Trigger:
+    """Events of a dependent wake its controller owner of *kind* (whose resource is *by*)."""
+
+    def keys(obj: Obj, _caches: Caches) -> Iterable[Key]:
+        ref = obj.controller
+        if ref is not None and ref.get("kind") == kind:
+            yield Key(by, obj.namespace, ref["name"])
+
+    return Trigger(resource, keys)
+
+
+class Controller(Protocol):
+    """A reconciler: ``observe`` reads caches, ``plan`` decides, the engine executes. A key is not
+    run again before the caches have reached its own writes.
+
+    name: also its event source and the user-agent. workers: keys planned at once.
+    indexes: resource -> {index name: obj -> values}.
+    """
+
+    name: str
+    workers: int
+    triggers: tuple[Trigger, ...]
+    indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]]
+
+    def observe(self, key: Key, caches: Caches) -> Any:
+        """A view for ``plan``, or None when there is nothing to do."""
+        ...
+
+    def plan(self, view: Any, now: float) -> Sequence[Action]: ...

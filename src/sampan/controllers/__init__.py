@@ -1,0 +1,1 @@
+"""One module per controller: pure observe/plan pairs run by sampan.control."""

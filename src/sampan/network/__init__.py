@@ -1,0 +1,1 @@
+"""Pod network by netlink, in the node's own namespace."""

@@ -1,0 +1,1 @@
+"""The node agent: pod state machine, runtime, images, volumes, probes, streaming."""

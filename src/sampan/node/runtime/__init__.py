@@ -1,0 +1,1 @@
+"""The Runtime seam (a subset of CRI) and its implementations: native and fake."""

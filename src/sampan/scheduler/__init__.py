@@ -1,0 +1,1 @@
+"""The scheduler: snapshot, queue, cycle, one file per plugin."""

@@ -1,0 +1,1 @@
+"""Virtual-time worlds: whole control plane on a virtual clock, memory store, fake runtime."""

@@ -1,0 +1,1 @@
+"""The revisioned store: protocol, memory, sqlite. Opaque bytes under string keys; deterministic, no clock."""
