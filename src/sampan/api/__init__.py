@@ -1,1 +1,1 @@
-"""The catalogue: one declarative ResourceType per kind, objects, Status errors, patches, tables. No I/O."""
+"""The catalogue: one ResourceType per kind, objects, Status errors, patches, tables. No I/O."""

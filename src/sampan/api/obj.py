@@ -12,7 +12,7 @@ PLACEHOLDER = b'"metadata":{"resourceVersion":""'
 
 
 class Key(NamedTuple):
-    """Names one object: resource is ``plural`` or ``plural.group``; namespace '' if cluster-scoped."""
+    """Names one object. resource: ``plural`` or ``plural.group``; namespace '' if cluster-wide."""
 
     resource: str
     namespace: str

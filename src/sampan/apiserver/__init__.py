@@ -1,1 +1,1 @@
-"""The API server: HTTP front, handler chain, the one endpoint pipeline, watch, discovery, authn, authz, admission."""
+"""The API server: HTTP front, endpoint pipeline, watch, discovery, authn, authz, admission."""

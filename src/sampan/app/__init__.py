@@ -1,1 +1,1 @@
-"""Composition roots: all-in-one server, configuration, node start and stop. The only place that wires a local transport."""
+"""Composition roots and configuration: the only place that wires a local transport."""

@@ -1,1 +1,1 @@
-"""Client, transports (http, local), caches with indexes, kubeconfig: the only way components see the cluster."""
+"""Client, transports, caches, kubeconfig: the only way components see the cluster."""

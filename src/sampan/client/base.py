@@ -34,15 +34,33 @@ class Client:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
 
-    async def get(self, resource: str, name: str, namespace: str = "", *,
-                  subresource: str = "") -> Obj:  # fmt: skip
-        return await self._one(Call(verb="get", resource=resource, namespace=namespace, name=name,
-                                    subresource=subresource))  # fmt: skip
+    async def get(
+        self, resource: str, name: str, namespace: str = "", *, subresource: str = ""
+    ) -> Obj:
+        return await self._one(
+            Call(
+                verb="get",
+                resource=resource,
+                namespace=namespace,
+                name=name,
+                subresource=subresource,
+            )
+        )
 
-    async def list(self, resource: str, namespace: str = "", *, labels: str = "", fields: str = "",
-                   limit: int = 0, continue_: str = "", revision: str = "") -> Page:  # fmt: skip
-        options = _drop_empty(labelSelector=labels, fieldSelector=fields, limit=limit,
-                              resourceVersion=revision)  # fmt: skip
+    async def list(
+        self,
+        resource: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
+        continue_: str = "",
+        revision: str = "",
+    ) -> Page:
+        options = _drop_empty(
+            labelSelector=labels, fieldSelector=fields, limit=limit, resourceVersion=revision
+        )
         if continue_:
             options["continue"] = continue_
         answer = await self.transport.call(
@@ -51,13 +69,24 @@ class Client:
         assert isinstance(answer, Page)
         return answer
 
-    def watch(self, resource: str, namespace: str = "", *, since: int | None = None,
-              labels: str = "", fields: str = "", bookmarks: bool = True,
-              initial: bool = False) -> AsyncIterator[Event]:  # fmt: skip
+    def watch(
+        self,
+        resource: str,
+        namespace: str = "",
+        *,
+        since: int | None = None,
+        labels: str = "",
+        fields: str = "",
+        bookmarks: bool = True,
+        initial: bool = False,
+    ) -> AsyncIterator[Event]:
         """Events after revision *since*; with *initial* the current state first, then a BOOKMARK
         annotated ``k8s.io/initial-events-end``."""
-        options = _drop_empty(labelSelector=labels, fieldSelector=fields,
-                              resourceVersion="" if since is None else since)  # fmt: skip
+        options = _drop_empty(
+            labelSelector=labels,
+            fieldSelector=fields,
+            resourceVersion="" if since is None else since,
+        )
         if bookmarks:
             options["allowWatchBookmarks"] = "true"
         if initial:
@@ -67,27 +96,73 @@ class Client:
             Call(verb="watch", resource=resource, namespace=namespace, options=options)
         )
 
-    async def create(self, resource: str, body: Body, namespace: str = "", *, name: str = "",
-                     subresource: str = "") -> Obj:  # fmt: skip
-        return await self._one(Call(verb="create", resource=resource, namespace=namespace,
-                                    name=name, subresource=subresource, body=body))  # fmt: skip
+    async def create(
+        self,
+        resource: str,
+        body: Body,
+        namespace: str = "",
+        *,
+        name: str = "",
+        subresource: str = "",
+    ) -> Obj:
+        return await self._one(
+            Call(
+                verb="create",
+                resource=resource,
+                namespace=namespace,
+                name=name,
+                subresource=subresource,
+                body=body,
+            )
+        )
 
     async def update(self, resource: str, body: Body, *, subresource: str = "") -> Obj:
         meta = body["metadata"]
-        return await self._one(Call(verb="update", resource=resource, body=body,
-                                    namespace=meta.get("namespace", ""), name=meta["name"],
-                                    subresource=subresource))  # fmt: skip
+        return await self._one(
+            Call(
+                verb="update",
+                resource=resource,
+                body=body,
+                namespace=meta.get("namespace", ""),
+                name=meta["name"],
+                subresource=subresource,
+            )
+        )
 
-    async def patch(self, resource: str, name: str, patch: Any, namespace: str = "", *,
-                    kind: str = "merge", subresource: str = "") -> Obj:  # fmt: skip
+    async def patch(
+        self,
+        resource: str,
+        name: str,
+        patch: Any,
+        namespace: str = "",
+        *,
+        kind: str = "merge",
+        subresource: str = "",
+    ) -> Obj:
         """kind: json, merge or strategic."""
-        return await self._one(Call(verb="patch", resource=resource, namespace=namespace,
-                                    name=name, subresource=subresource, body=patch,
-                                    content_type=_PATCHES[kind]))  # fmt: skip
+        return await self._one(
+            Call(
+                verb="patch",
+                resource=resource,
+                namespace=namespace,
+                name=name,
+                subresource=subresource,
+                body=patch,
+                content_type=_PATCHES[kind],
+            )
+        )
 
-    async def delete(self, resource: str, name: str, namespace: str = "", *, uid: str = "",
-                     revision: int = 0, grace: int | None = None,
-                     propagation: str = "") -> Obj:  # fmt: skip
+    async def delete(
+        self,
+        resource: str,
+        name: str,
+        namespace: str = "",
+        *,
+        uid: str = "",
+        revision: int = 0,
+        grace: int | None = None,
+        propagation: str = "",
+    ) -> Obj:
         body: Body = {"kind": "DeleteOptions", "apiVersion": "v1"}
         preconditions = _drop_empty(uid=uid, resourceVersion=revision)
         if preconditions:
@@ -96,18 +171,20 @@ class Client:
             body["gracePeriodSeconds"] = grace
         if propagation:
             body["propagationPolicy"] = propagation
-        return await self._one(Call(verb="delete", resource=resource, namespace=namespace,
-                                    name=name, body=body))  # fmt: skip
+        return await self._one(
+            Call(verb="delete", resource=resource, namespace=namespace, name=name, body=body)
+        )
 
-    async def delete_collection(self, resource: str, namespace: str = "", *, labels: str = "",
-                                fields: str = "") -> None:  # fmt: skip
+    async def delete_collection(
+        self, resource: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> None:
         await self.transport.call(
             Call(
                 verb="deletecollection",
                 resource=resource,
                 namespace=namespace,
                 options=_drop_empty(labelSelector=labels, fieldSelector=fields),
-            )  # fmt: skip
+            )
         )
 
     async def close(self) -> None:

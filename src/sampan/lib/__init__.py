@@ -1,1 +1,1 @@
-"""No domain: clock, queues, task supervision, quantities, selectors, ids, TLS, metrics. Nothing here knows Kubernetes kinds."""
+"""No domain: clock, queues, quantities, selectors, ids, TLS, metrics. Knows no kinds."""

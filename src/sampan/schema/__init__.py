@@ -1,1 +1,1 @@
-"""The structural-schema walker: default, prune, validate, merge by list keys, OpenAPI. Knows schemas, not kinds."""
+"""The structural-schema walker: default, prune, validate, merge, OpenAPI. Knows no kinds."""

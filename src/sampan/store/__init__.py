@@ -1,1 +1,1 @@
-"""The revisioned store: protocol, memory, sqlite. Opaque bytes under string keys; deterministic, no clock."""
+"""The revisioned store: protocol, memory, sqlite. Opaque bytes; deterministic, no clock."""
