@@ -1,6 +1,6 @@
 """Small container images made from Debian packages, for places without a registry.
 
-``python -m sampan.testing.debian_images OUT.tar`` writes a docker archive with the stand-ins the
+``python -m sampan.app.stand_ins OUT.tar`` writes a docker archive with the stand-ins the
 demo and the end-to-end tests use. They carry the names of the images the seed's manifests ask for
 and the label ``io.sampan.stand-in``, since they are not those images.
 """
@@ -60,14 +60,19 @@ while (1) {
         my ($e, $ip, $p) = getnameinfo($_[0], NI_NUMERICHOST | NI_NUMERICSERV);
         $ip =~ s/^::ffff://; return ($ip, $p);
     };
-    my ($ip, $p) = $at->($peer); my ($own) = $at->(getsockname($client));
+    my ($ip, $p) = $at->($peer);
     my @lines; my $length = 0;
     while (my $line = <$client>) {
         $line =~ s/\r?\n$//; last if $line eq '';
         $length = $1 if $line =~ /^content-length:\s*(\d+)/i; push @lines, $line;
     }
     read($client, my $ignored, $length) if $length;
-    my %ips = map { $_ => 1 } ('127.0.0.1', '::1', $own);
+    my (%ips, $last);  # the pod's own addresses, as the kernel's routing table knows them
+    open(my $trie, '<', '/proc/net/fib_trie');
+    while (<$trie>) {
+        $last = $1 if /\|-- ([0-9.]+)/;
+        $ips{$last} = 1 if m{/32 host LOCAL} && $last;
+    }
     my $request = shift(@lines) // '';
     my ($path) = $request =~ /^\S+ (\S+)/; $path //= '/';
     my $body = "Hostname: $host\n" . join('', map { "IP: $_\n" } sort keys %ips)

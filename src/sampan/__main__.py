@@ -1,0 +1,25 @@
+"""``python -m sampan`` and the ``sampan`` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """The command line; ``serve`` and ``cleanup`` are for the command itself to call."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["serve"]:
+        from sampan.app.daemon import serve
+
+        return serve(argv[1])
+    if argv[:1] == ["cleanup"]:
+        from sampan.app.daemon import cleanup
+
+        return cleanup(argv[1])
+    from sampan.cli.main import main as command
+
+    return command(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

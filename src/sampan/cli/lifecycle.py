@@ -1,0 +1,172 @@
+"""``sampan up`` and ``sampan down``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from sampan.cli.control import Failed
+from sampan.client import kubeconfig
+from sampan.lib.datadir import DataDir, started_at
+
+_TOOLS = {"conmon": "conmon", "catatonit": "catatonit"}  # command -> Debian package
+
+
+def place(args: argparse.Namespace) -> DataDir:
+    return DataDir((args.data_dir or DataDir.default(args.name)).absolute())
+
+
+def context(name: str) -> str:
+    """The kubeconfig context of a cluster: ``sampan``, or ``sampan-NAME``."""
+    return "sampan" if name == "sampan" else f"sampan-{name}"
+
+
+def _require_tools(runtime: str) -> None:
+    if runtime != "native":
+        return
+    if os.geteuid() != 0:
+        raise Failed("the native runtime needs root (or try --runtime fake)")
+    missing = [package for tool, package in _TOOLS.items() if not shutil.which(tool)]
+    if not (shutil.which("crun") or shutil.which("runc")):
+        missing.append("crun")
+    if missing:
+        raise Failed(f"missing: apt-get install {' '.join(missing)}")
+
+
+def up(args: argparse.Namespace) -> int:
+    where = place(args)
+    if running := where.running():
+        print(f"sampan is already running (pid {running['pid']}) at {running['server']}")
+        if args.nodes and args.nodes != running["nodes"]:
+            print(f"it has {running['nodes']} nodes; `sampan down` first to change that")
+        _tell(where, running)
+        return 0
+    before = where.read_state() or {}
+    runtime = args.runtime or before.get("runtime") or "native"
+    _require_tools(runtime)
+    try:
+        where.root.mkdir(parents=True, exist_ok=True, mode=0o755)
+    except OSError as e:
+        raise Failed(f"cannot use {where.root}: {e.strerror}") from e
+    config = {
+        "name": args.name,
+        "dataDir": str(where.root),
+        "nodes": args.nodes or before.get("nodes") or 1,
+        "port": args.port if args.port is not None else before.get("port") or 6443,
+        "runtime": runtime,
+        "context": context(args.name),
+        "userKubeconfig": str((args.kubeconfig or kubeconfig.user_path()).absolute()),
+        "merge": args.kubeconfig is None,
+        "demo": args.demo,
+    }
+    began = time.monotonic()
+    print(f"sampan {args.name}: pods have no way out of this host (no uplink)")
+    with open(where.log, "ab") as log:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "sampan", "serve", json.dumps(config)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/",
+            start_new_session=True,
+        )  # fmt: skip
+    assert daemon.stdout is not None
+    try:
+        _follow(daemon.stdout, where, began)
+    except BaseException:
+        daemon.terminate()
+        daemon.wait()
+        raise
+    state = where.running()
+    if state is None:
+        raise Failed(f"the cluster stopped right after its start; see {where.log}")
+    _tell(where, state)
+    return _stay(daemon, args) if args.foreground else 0
+
+
+def _follow(lines: IO[bytes], where: DataDir, began: float) -> None:
+    """Print each stage as it ends, until the daemon says it is ready."""
+    for line in lines:
+        news = json.loads(line)
+        if "error" in news:
+            raise Failed(news["error"])
+        if "stage" in news:
+            seconds = time.monotonic() - began
+            print(f"  {seconds:6.2f}s  {news['stage']}", flush=True)
+        if news.get("ready"):
+            return
+    raise Failed(f"the cluster did not start; see {where.log}")
+
+
+def _tell(where: DataDir, state: dict[str, Any]) -> None:
+    if state.get("merge"):
+        how = f"kubectl --context {state['context']}"
+    else:
+        how = f"kubectl --kubeconfig {state['userKubeconfig']}"
+    print(f"Ready at {state['server']} with {state['nodes']} node(s). Try:")
+    print(f"  {how} get nodes -o wide")
+    print("  scripts/demo-images            # stand-in images, built from Debian packages")
+    print(f"  {how} get pods -A -o wide")
+    print("  sampan status; sampan ps; sampan down")
+
+
+def _stay(daemon: subprocess.Popen[bytes], args: argparse.Namespace) -> int:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        code = daemon.wait()
+        raise Failed(f"the cluster stopped by itself (exit code {code})")
+    except KeyboardInterrupt:
+        args.purge = False
+        return down(args)
+
+
+def down(args: argparse.Namespace) -> int:
+    where = place(args)
+    state = where.read_state()
+    if state is None:
+        if where.root.exists() and any(where.root.iterdir()) and args.purge:
+            raise Failed(f"{where.root} is not a data directory of sampan; nothing was removed")
+        print(f"no cluster at {where.root}")
+        return 0
+    if where.running():
+        _end(int(state["pid"]), int(state["startTicks"]))
+    cleaned = subprocess.run(
+        [sys.executable, "-m", "sampan", "cleanup", str(where.root)],
+        capture_output=True, text=True, cwd="/",
+    )  # fmt: skip
+    if cleaned.returncode:
+        last = (cleaned.stderr.strip().splitlines() or ["unknown problem"])[-1]
+        raise Failed(f"cannot clean up {where.root}: {last}")
+    user = Path(state["userKubeconfig"])
+    if state.get("merge"):
+        try:
+            kubeconfig.remove(user, state["context"])
+        except kubeconfig.Unreadable as e:
+            print(f"sampan: left as it is: {e}", file=sys.stderr)
+    where.socket.unlink(missing_ok=True)
+    if args.purge:
+        if not state.get("merge"):
+            user.unlink(missing_ok=True)
+        shutil.rmtree(where.root)
+    print(f"{state['name']} is down" + (", its data removed" if args.purge else ""))
+    return 0
+
+
+def _end(pid: int, start: int) -> None:
+    """SIGTERM to the daemon, SIGKILL where it does not end within 10 s. The start time makes sure
+    that it is the daemon still."""
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while started_at(pid) == start:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            deadline += 3600
+        time.sleep(0.01)

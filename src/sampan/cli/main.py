@@ -1,0 +1,155 @@
+"""The ``sampan`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sampan import __version__
+from sampan.cli import lifecycle, view
+from sampan.cli.control import Failed, ask
+from sampan.lib.datadir import DataDir
+
+_NAME = "sampan"
+
+
+class _Parser(argparse.ArgumentParser):
+    """One clear line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Failed(f"{message} (see '{self.prog} --help')", code=2)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 250:
+        raise argparse.ArgumentTypeError("between 1 and 250")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("between 0 and 65535")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    root = _Parser(prog="sampan", description="Kubernetes, whole, in one small program.")
+    commands = root.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+
+    def command(name: str, help: str, run: Callable[[argparse.Namespace], int]) -> _Parser:
+        p: _Parser = commands.add_parser(name, help=help, description=help)
+        p.set_defaults(run=run)
+        _place_options(p)
+        return p
+
+    up = command("up", "start a cluster, and return when it is ready", lifecycle.up)
+    up.add_argument("--nodes", type=_count, default=None, metavar="N", help="nodes (default 1)")
+    up.add_argument("--port", type=_port, default=None, help="of the API (default 6443, 0 any)")
+    up.add_argument("--runtime", choices=("native", "fake"), default=None, help="default native")
+    up.add_argument(
+        "--no-uplink", action="store_true", help="pods get no way out of the host (the only mode)"
+    )
+    up.add_argument("--kubeconfig", type=Path, help="write it here; leave the user's own alone")
+    up.add_argument("--foreground", action="store_true", help="stay; Ctrl-C takes it down")
+    up.add_argument("--demo", action="store_true", help="load stand-in images, run a demo")
+    down = command("down", "stop the cluster and every container", lifecycle.down)
+    down.add_argument("--purge", action="store_true", help="remove its data too")
+    for name, help, run in (
+        ("status", "components, nodes, addresses, processes", _status),
+        ("ps", "containers, their pauses, process ids and namespaces", _ps),
+    ):
+        p = command(name, help, run)
+        p.add_argument("-o", "--output", choices=("text", "json"), default="text")
+
+    image = commands.add_parser("image", help="load, list and remove images")
+    verbs = image.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    load = verbs.add_parser("load", help="load OCI or docker archives")
+    load.add_argument("archive", nargs="+", type=Path)
+    load.set_defaults(run=_image_load)
+    ls = verbs.add_parser("ls", help="list images")
+    ls.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    ls.set_defaults(run=_image_ls)
+    rm = verbs.add_parser("rm", help="remove images")
+    rm.add_argument("image", nargs="+")
+    rm.set_defaults(run=_image_rm)
+    for p in (load, ls, rm):
+        _place_options(p)
+    commands.add_parser("version", help="print the version").set_defaults(run=_version)
+    return root
+
+
+def _place_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--name", default=_NAME, help=f"of the cluster (default {_NAME})")
+    p.add_argument("--data-dir", type=Path, help="where it keeps everything")
+
+
+def _place(args: argparse.Namespace) -> DataDir:
+    return lifecycle.place(args)
+
+
+def _running(args: argparse.Namespace) -> DataDir:
+    place = _place(args)
+    if place.running() is None:
+        raise Failed(f"no cluster runs at {place.root} (start one: sampan up)")
+    return place
+
+
+def _status(args: argparse.Namespace) -> int:
+    info = ask(_running(args).socket, "status")
+    print(json.dumps(info, indent=2) if args.output == "json" else view.status(info))
+    return 0 if info["state"] == "Ready" else 1
+
+
+def _ps(args: argparse.Namespace) -> int:
+    rows = ask(_running(args).socket, "ps")
+    print(json.dumps(rows, indent=2) if args.output == "json" else view.containers(rows))
+    return 0
+
+
+def _image_load(args: argparse.Namespace) -> int:
+    place = _running(args)
+    for archive in args.archive:
+        if not archive.is_file():
+            raise Failed(f"{archive} is not a file")
+        for image in ask(place.socket, "image-load", path=str(archive.resolve())):
+            print(f"loaded {', '.join(image['tags']) or image['id']}")
+    return 0
+
+
+def _image_ls(args: argparse.Namespace) -> int:
+    rows = ask(_running(args).socket, "image-ls")
+    print(json.dumps(rows, indent=2) if args.output == "json" else view.images(rows))
+    return 0
+
+
+def _image_rm(args: argparse.Namespace) -> int:
+    place = _running(args)
+    for image in args.image:
+        ask(place.socket, "image-rm", image=image)
+        print(f"removed {image}")
+    return 0
+
+
+def _version(_args: argparse.Namespace) -> int:
+    print(f"sampan {__version__} (Kubernetes v1.37)")
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit code. Problems are one line on stderr."""
+    try:
+        args = parser().parse_args(argv)
+        return int(args.run(args))
+    except Failed as e:
+        print(f"sampan: {e}", file=sys.stderr)
+        return e.code
+    except KeyboardInterrupt:
+        return 130
