@@ -60,6 +60,16 @@ class Rules:
     warn: Callable[[Body], list[str]] = _no_warnings
 
 
+@dataclass(frozen=True, slots=True)
+class ScalePaths:
+    """Where the scale subresource finds its numbers. selector: a LabelSelector, or (CRDs) a
+    selector's text; '' when the kind has none."""
+
+    spec_replicas: str = "spec.replicas"
+    status_replicas: str = "status.replicas"
+    selector: str = "spec.selector"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceType:
     """One served resource in one version."""
@@ -84,6 +94,7 @@ class ResourceType:
     has_generation: bool = False  # metadata.generation grows when spec changes
     graceful: bool = False  # deletion waits for deletionGracePeriodSeconds (pods)
     name_rule: str = "subdomain"  # subdomain, label, path (RBAC), service (RFC 1035)
+    scale: ScalePaths | None = None  # present when "scale" is among the subresources
 
     @property
     def resource(self) -> str:

@@ -1,0 +1,189 @@
+"""The catalogue: one declaration per built-in kind. Adding a kind is adding a record here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sampan.api.obj import Body
+from sampan.api.resource import Registry, ResourceType, ScalePaths
+
+CORE = "io.k8s.api.core.v1"
+APPS = "io.k8s.api.apps.v1"
+RBAC = "io.k8s.api.rbac.v1"
+AUTHN = "io.k8s.api.authentication.v1"
+AUTHZ = "io.k8s.api.authorization.v1"
+ALL = ("all",)
+CREATE_ONLY = ("create",)
+
+_Fields = Mapping[str, Callable[[Body], str]]
+
+
+def _at(path: str) -> Callable[[Body], str]:
+    """A field's value as a field selector compares it ('' when absent)."""
+    steps = path.split(".")
+
+    def read(body: Body) -> str:
+        value: Any = body
+        for step in steps:
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return "" if value is None else str(value)
+
+    return read
+
+
+def _fields(*paths: str, **special: Callable[[Body], str]) -> _Fields:
+    found = {p: _at(p) for p in ("metadata.name", "metadata.namespace", *paths)}
+    found.update({k.replace("__", "."): v for k, v in special.items()})
+    return found
+
+
+def _flag(path: str) -> Callable[[Body], str]:
+    read = _at(path)
+    return lambda body: read(body) or "false"
+
+
+def _count(path: str) -> Callable[[Body], str]:
+    read = _at(path)
+    return lambda body: read(body) or "0"
+
+
+def _event_source(body: Body) -> str:
+    source = (body.get("source") or {}).get("component")
+    return str(source or body.get("reportingComponent") or "")
+
+
+def builtin() -> Registry:
+    """Every kind the program is born with."""
+    return Registry((*_core(), *_apps(), *_rbac(), *_reviews(), *_rest()))
+
+
+def _core() -> tuple[ResourceType, ...]:
+    return (
+        ResourceType(
+            kind="Namespace", plural="namespaces", singular="namespace", short_names=("ns",),
+            namespaced=False, definition=f"{CORE}.Namespace", subresources=("finalize", "status"),
+            verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
+            fields=_fields("status.phase"), has_status=True, name_rule="label",
+        ),
+        ResourceType(
+            kind="Node", plural="nodes", singular="node", short_names=("no",), namespaced=False,
+            definition=f"{CORE}.Node", subresources=("status",),
+            fields=_fields(spec__unschedulable=_flag("spec.unschedulable")), has_status=True,
+        ),
+        ResourceType(
+            kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
+            definition=f"{CORE}.Pod",
+            subresources=("attach", "binding", "exec", "log", "status"),
+            fields=_fields(
+                "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
+                "spec.serviceAccountName", "status.phase", "status.podIP",
+                "status.nominatedNodeName", spec__hostNetwork=_flag("spec.hostNetwork"),
+            ),
+            has_status=True, has_generation=True, graceful=True,
+        ),
+        ResourceType(
+            kind="ServiceAccount", plural="serviceaccounts", singular="serviceaccount",
+            short_names=("sa",), definition=f"{CORE}.ServiceAccount", subresources=("token",),
+            fields=_fields(),
+        ),
+        ResourceType(
+            kind="Secret", plural="secrets", singular="secret", definition=f"{CORE}.Secret",
+            fields=_fields("type"),
+        ),
+        ResourceType(
+            kind="ConfigMap", plural="configmaps", singular="configmap", short_names=("cm",),
+            definition=f"{CORE}.ConfigMap", fields=_fields(),
+        ),
+        ResourceType(
+            kind="Service", plural="services", singular="service", short_names=("svc",),
+            categories=ALL, definition=f"{CORE}.Service", subresources=("status",),
+            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="service",
+        ),
+        ResourceType(
+            kind="Endpoints", plural="endpoints", singular="endpoints", short_names=("ep",),
+            definition=f"{CORE}.Endpoints", fields=_fields(),
+        ),
+        ResourceType(
+            kind="Event", plural="events", singular="event", short_names=("ev",),
+            definition=f"{CORE}.Event", volatile=True,
+            fields=_fields(
+                "involvedObject.kind", "involvedObject.namespace", "involvedObject.name",
+                "involvedObject.uid", "involvedObject.apiVersion",
+                "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
+                "reportingComponent", "type", source=_event_source,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def _apps() -> tuple[ResourceType, ...]:
+    return (
+        ResourceType(
+            group="apps", kind="Deployment", plural="deployments", singular="deployment",
+            short_names=("deploy",), categories=ALL, definition=f"{APPS}.Deployment",
+            subresources=("scale", "status"), fields=_fields(), has_status=True,
+            has_generation=True, scale=ScalePaths(),
+        ),
+        ResourceType(
+            group="apps", kind="ReplicaSet", plural="replicasets", singular="replicaset",
+            short_names=("rs",), categories=ALL, definition=f"{APPS}.ReplicaSet",
+            subresources=("scale", "status"),
+            fields=_fields(status__replicas=_count("status.replicas")), has_status=True,
+            has_generation=True, scale=ScalePaths(),
+        ),
+    )  # fmt: skip
+
+
+def _rbac() -> tuple[ResourceType, ...]:
+    group = "rbac.authorization.k8s.io"
+    return tuple(
+        ResourceType(
+            group=group, kind=kind, plural=f"{kind.lower()}s", singular=kind.lower(),
+            namespaced=not kind.startswith("Cluster"), definition=f"{RBAC}.{kind}",
+            fields=_fields(), name_rule="path",
+        )
+        for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    )  # fmt: skip
+
+
+def _reviews() -> tuple[ResourceType, ...]:
+    """Kinds that are answered at once and never stored."""
+    authn, authz = "authentication.k8s.io", "authorization.k8s.io"
+    kinds = (
+        (authn, AUTHN, "TokenReview", False),
+        (authn, AUTHN, "SelfSubjectReview", False),
+        (authz, AUTHZ, "SubjectAccessReview", False),
+        (authz, AUTHZ, "SelfSubjectAccessReview", False),
+        (authz, AUTHZ, "SelfSubjectRulesReview", False),
+        (authz, AUTHZ, "LocalSubjectAccessReview", True),
+    )
+    return tuple(
+        ResourceType(
+            group=group, kind=kind, plural=f"{kind.lower()}s", singular=kind.lower(),
+            namespaced=namespaced, definition=f"{package}.{kind}", verbs=CREATE_ONLY,
+            virtual=True,
+        )
+        for group, package, kind, namespaced in kinds
+    )  # fmt: skip
+
+
+def _rest() -> tuple[ResourceType, ...]:
+    return (
+        ResourceType(
+            group="discovery.k8s.io", kind="EndpointSlice", plural="endpointslices",
+            singular="endpointslice", definition="io.k8s.api.discovery.v1.EndpointSlice",
+            fields=_fields(),
+        ),
+        ResourceType(
+            group="coordination.k8s.io", kind="Lease", plural="leases", singular="lease",
+            definition="io.k8s.api.coordination.v1.Lease", fields=_fields(), volatile=True,
+        ),
+        ResourceType(
+            group="scheduling.k8s.io", kind="PriorityClass", plural="priorityclasses",
+            singular="priorityclass", short_names=("pc",), namespaced=False,
+            definition="io.k8s.api.scheduling.v1.PriorityClass", fields=_fields(),
+        ),
+    )  # fmt: skip

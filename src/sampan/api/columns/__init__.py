@@ -1,0 +1,1 @@
+"""Table columns: what each kind shows in ``kubectl get``, as functions of a body and now."""
