@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sampan.api.columns import core, network, pod, rbac, workload
 from sampan.api.obj import Body
-from sampan.api.resource import Registry, ResourceType, ScalePaths
+from sampan.api.resource import Registry, ResourceType, Rules, ScalePaths
+from sampan.api.rules import defaults, podspec_defaults, prepare
 
 CORE = "io.k8s.api.core.v1"
 APPS = "io.k8s.api.apps.v1"
@@ -55,6 +57,43 @@ def _event_source(body: Body) -> str:
     return str(source or body.get("reportingComponent") or "")
 
 
+_NAMESPACE = Rules(
+    default=defaults.namespace,
+    prepare_create=prepare.create_namespace,
+    prepare_update=prepare.update_namespace,
+)
+_NODE = Rules(default=defaults.node, prepare_update=prepare.keep_status)
+_POD = Rules(
+    default=podspec_defaults.default_pod,
+    prepare_create=prepare.create_pod,
+    prepare_update=prepare.keep_status,
+)
+_SECRET = Rules(
+    default=defaults.secret,
+    prepare_create=prepare.secret_data,
+    prepare_update=lambda new, _old: prepare.secret_data(new),
+)
+_SERVICE = Rules(
+    default=defaults.service,
+    prepare_create=prepare.create_service,
+    prepare_update=prepare.update_service,
+)
+_ENDPOINTS = Rules(default=defaults.endpoints)
+_ENDPOINT_SLICE = Rules(default=defaults.endpoint_slice)
+_DEPLOYMENT = Rules(
+    default=defaults.deployment,
+    prepare_create=prepare.drop_status,
+    prepare_update=prepare.keep_status,
+)
+_REPLICA_SET = Rules(
+    default=defaults.replica_set,
+    prepare_create=prepare.create_replica_set,
+    prepare_update=prepare.keep_status,
+)
+_ROLE_BINDING = Rules(default=defaults.role_binding)
+_PRIORITY_CLASS = Rules(default=defaults.priority_class)
+
+
 def builtin() -> Registry:
     """Every kind the program is born with."""
     return Registry((*_core(), *_apps(), *_rbac(), *_reviews(), *_rest()))
@@ -66,12 +105,12 @@ def _core() -> tuple[ResourceType, ...]:
             kind="Namespace", plural="namespaces", singular="namespace", short_names=("ns",),
             namespaced=False, definition=f"{CORE}.Namespace", subresources=("finalize", "status"),
             verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
-            fields=_fields("status.phase"), has_status=True, name_rule="label",
+            fields=_fields("status.phase"), has_status=True, name_rule="label", columns=core.NAMESPACE, rules=_NAMESPACE,
         ),
         ResourceType(
             kind="Node", plural="nodes", singular="node", short_names=("no",), namespaced=False,
             definition=f"{CORE}.Node", subresources=("status",),
-            fields=_fields(spec__unschedulable=_flag("spec.unschedulable")), has_status=True,
+            fields=_fields(spec__unschedulable=_flag("spec.unschedulable")), has_status=True, columns=core.NODE, rules=_NODE,
         ),
         ResourceType(
             kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
@@ -82,29 +121,29 @@ def _core() -> tuple[ResourceType, ...]:
                 "spec.serviceAccountName", "status.phase", "status.podIP",
                 "status.nominatedNodeName", spec__hostNetwork=_flag("spec.hostNetwork"),
             ),
-            has_status=True, has_generation=True, graceful=True,
+            has_status=True, has_generation=True, graceful=True, columns=pod.POD, rules=_POD,
         ),
         ResourceType(
             kind="ServiceAccount", plural="serviceaccounts", singular="serviceaccount",
             short_names=("sa",), definition=f"{CORE}.ServiceAccount", subresources=("token",),
-            fields=_fields(),
+            fields=_fields(), columns=core.SERVICE_ACCOUNT,
         ),
         ResourceType(
             kind="Secret", plural="secrets", singular="secret", definition=f"{CORE}.Secret",
-            fields=_fields("type"),
+            fields=_fields("type"), columns=core.SECRET, rules=_SECRET,
         ),
         ResourceType(
             kind="ConfigMap", plural="configmaps", singular="configmap", short_names=("cm",),
-            definition=f"{CORE}.ConfigMap", fields=_fields(),
+            definition=f"{CORE}.ConfigMap", fields=_fields(), columns=core.CONFIG_MAP,
         ),
         ResourceType(
             kind="Service", plural="services", singular="service", short_names=("svc",),
             categories=ALL, definition=f"{CORE}.Service", subresources=("status",),
-            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="service",
+            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="service", columns=network.SERVICE, rules=_SERVICE,
         ),
         ResourceType(
             kind="Endpoints", plural="endpoints", singular="endpoints", short_names=("ep",),
-            definition=f"{CORE}.Endpoints", fields=_fields(),
+            definition=f"{CORE}.Endpoints", fields=_fields(), columns=network.ENDPOINTS, rules=_ENDPOINTS,
         ),
         ResourceType(
             kind="Event", plural="events", singular="event", short_names=("ev",),
@@ -114,7 +153,7 @@ def _core() -> tuple[ResourceType, ...]:
                 "involvedObject.uid", "involvedObject.apiVersion",
                 "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
                 "reportingComponent", "type", source=_event_source,
-            ),
+            ), columns=core.EVENT,
         ),
     )  # fmt: skip
 
@@ -125,14 +164,14 @@ def _apps() -> tuple[ResourceType, ...]:
             group="apps", kind="Deployment", plural="deployments", singular="deployment",
             short_names=("deploy",), categories=ALL, definition=f"{APPS}.Deployment",
             subresources=("scale", "status"), fields=_fields(), has_status=True,
-            has_generation=True, scale=ScalePaths(),
+            has_generation=True, scale=ScalePaths(), columns=workload.DEPLOYMENT, rules=_DEPLOYMENT,
         ),
         ResourceType(
             group="apps", kind="ReplicaSet", plural="replicasets", singular="replicaset",
             short_names=("rs",), categories=ALL, definition=f"{APPS}.ReplicaSet",
             subresources=("scale", "status"),
             fields=_fields(status__replicas=_count("status.replicas")), has_status=True,
-            has_generation=True, scale=ScalePaths(),
+            has_generation=True, scale=ScalePaths(), columns=workload.REPLICA_SET, rules=_REPLICA_SET,
         ),
     )  # fmt: skip
 
@@ -144,6 +183,8 @@ def _rbac() -> tuple[ResourceType, ...]:
             group=group, kind=kind, plural=f"{kind.lower()}s", singular=kind.lower(),
             namespaced=not kind.startswith("Cluster"), definition=f"{RBAC}.{kind}",
             fields=_fields(), name_rule="path",
+            columns=rbac.ROLE_BINDING if kind.endswith("Binding") else rbac.ROLE,
+            rules=_ROLE_BINDING if kind.endswith("Binding") else Rules(),
         )
         for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
     )  # fmt: skip
@@ -175,15 +216,15 @@ def _rest() -> tuple[ResourceType, ...]:
         ResourceType(
             group="discovery.k8s.io", kind="EndpointSlice", plural="endpointslices",
             singular="endpointslice", definition="io.k8s.api.discovery.v1.EndpointSlice",
-            fields=_fields(),
+            fields=_fields(), columns=network.ENDPOINT_SLICE, rules=_ENDPOINT_SLICE,
         ),
         ResourceType(
             group="coordination.k8s.io", kind="Lease", plural="leases", singular="lease",
-            definition="io.k8s.api.coordination.v1.Lease", fields=_fields(), volatile=True,
+            definition="io.k8s.api.coordination.v1.Lease", fields=_fields(), volatile=True, columns=core.LEASE,
         ),
         ResourceType(
             group="scheduling.k8s.io", kind="PriorityClass", plural="priorityclasses",
             singular="priorityclass", short_names=("pc",), namespaced=False,
-            definition="io.k8s.api.scheduling.v1.PriorityClass", fields=_fields(),
+            definition="io.k8s.api.scheduling.v1.PriorityClass", fields=_fields(), columns=core.PRIORITY_CLASS, rules=_PRIORITY_CLASS,
         ),
     )  # fmt: skip

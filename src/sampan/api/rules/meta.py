@@ -41,10 +41,10 @@ def validate_meta(t: ResourceType, body: Body) -> list[Cause]:
         found.append(
             invalid("metadata.generation", meta["generation"], "must be greater than or equal to 0")
         )
-    found += labels("metadata.labels", meta.get("labels"))
-    found += annotations("metadata.annotations", meta.get("annotations"))
+    found += check_labels("metadata.labels", meta.get("labels"))
+    found += check_annotations("metadata.annotations", meta.get("annotations"))
     found += _owners("metadata.ownerReferences", meta.get("ownerReferences") or [])
-    found += finalizers("metadata.finalizers", meta.get("finalizers") or [])
+    found += check_finalizers("metadata.finalizers", meta.get("finalizers") or [])
     return found
 
 
@@ -88,7 +88,7 @@ def _namespace(t: ResourceType, namespace: str) -> list[Cause]:
     return checked(path, namespace, names.dns1123_label)
 
 
-def labels(path: str, found: Body | None) -> list[Cause]:
+def check_labels(path: str, found: Body | None) -> list[Cause]:
     """Label keys and values."""
     causes: list[Cause] = []
     for key, value in sorted((found or {}).items()):
@@ -97,7 +97,7 @@ def labels(path: str, found: Body | None) -> list[Cause]:
     return causes
 
 
-def annotations(path: str, found: Body | None) -> list[Cause]:
+def check_annotations(path: str, found: Body | None) -> list[Cause]:
     """Annotation keys, and the total size of keys and values."""
     causes: list[Cause] = []
     size = 0
@@ -109,7 +109,7 @@ def annotations(path: str, found: Body | None) -> list[Cause]:
     return causes
 
 
-def finalizers(path: str, found: list[str]) -> list[Cause]:
+def check_finalizers(path: str, found: list[str]) -> list[Cause]:
     causes: list[Cause] = []
     for name in found:
         causes += [invalid(path, name, p) for p in names.qualified_name(name)]
