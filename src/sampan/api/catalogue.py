@@ -105,12 +105,14 @@ def _core() -> tuple[ResourceType, ...]:
             kind="Namespace", plural="namespaces", singular="namespace", short_names=("ns",),
             namespaced=False, definition=f"{CORE}.Namespace", subresources=("finalize", "status"),
             verbs=("create", "delete", "get", "list", "patch", "update", "watch"),
-            fields=_fields("status.phase"), has_status=True, name_rule="label", columns=core.NAMESPACE, rules=_NAMESPACE,
+            fields=_fields("status.phase"), has_status=True, name_rule="label",
+            columns=core.NAMESPACE, rules=_NAMESPACE,
         ),
         ResourceType(
             kind="Node", plural="nodes", singular="node", short_names=("no",), namespaced=False,
             definition=f"{CORE}.Node", subresources=("status",),
-            fields=_fields(spec__unschedulable=_flag("spec.unschedulable")), has_status=True, columns=core.NODE, rules=_NODE,
+            fields=_fields(spec__unschedulable=_flag("spec.unschedulable")), has_status=True,
+            columns=core.NODE, rules=_NODE,
         ),
         ResourceType(
             kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
@@ -121,29 +123,35 @@ def _core() -> tuple[ResourceType, ...]:
                 "spec.serviceAccountName", "status.phase", "status.podIP",
                 "status.nominatedNodeName", spec__hostNetwork=_flag("spec.hostNetwork"),
             ),
-            has_status=True, has_generation=True, graceful=True, columns=pod.POD, rules=_POD,
+            has_status=True, has_generation=True, graceful=True,
+            columns=pod.POD, rules=_POD,
         ),
         ResourceType(
             kind="ServiceAccount", plural="serviceaccounts", singular="serviceaccount",
             short_names=("sa",), definition=f"{CORE}.ServiceAccount", subresources=("token",),
-            fields=_fields(), columns=core.SERVICE_ACCOUNT,
+            fields=_fields(),
+            columns=core.SERVICE_ACCOUNT,
         ),
         ResourceType(
             kind="Secret", plural="secrets", singular="secret", definition=f"{CORE}.Secret",
-            fields=_fields("type"), columns=core.SECRET, rules=_SECRET,
+            fields=_fields("type"),
+            columns=core.SECRET, rules=_SECRET,
         ),
         ResourceType(
             kind="ConfigMap", plural="configmaps", singular="configmap", short_names=("cm",),
-            definition=f"{CORE}.ConfigMap", fields=_fields(), columns=core.CONFIG_MAP,
+            definition=f"{CORE}.ConfigMap", fields=_fields(),
+            columns=core.CONFIG_MAP,
         ),
         ResourceType(
             kind="Service", plural="services", singular="service", short_names=("svc",),
             categories=ALL, definition=f"{CORE}.Service", subresources=("status",),
-            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="service", columns=network.SERVICE, rules=_SERVICE,
+            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="service",
+            columns=network.SERVICE, rules=_SERVICE,
         ),
         ResourceType(
             kind="Endpoints", plural="endpoints", singular="endpoints", short_names=("ep",),
-            definition=f"{CORE}.Endpoints", fields=_fields(), columns=network.ENDPOINTS, rules=_ENDPOINTS,
+            definition=f"{CORE}.Endpoints", fields=_fields(),
+            columns=network.ENDPOINTS, rules=_ENDPOINTS,
         ),
         ResourceType(
             kind="Event", plural="events", singular="event", short_names=("ev",),
@@ -153,7 +161,8 @@ def _core() -> tuple[ResourceType, ...]:
                 "involvedObject.uid", "involvedObject.apiVersion",
                 "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
                 "reportingComponent", "type", source=_event_source,
-            ), columns=core.EVENT,
+            ),
+            columns=core.EVENT,
         ),
     )  # fmt: skip
 
@@ -164,14 +173,16 @@ def _apps() -> tuple[ResourceType, ...]:
             group="apps", kind="Deployment", plural="deployments", singular="deployment",
             short_names=("deploy",), categories=ALL, definition=f"{APPS}.Deployment",
             subresources=("scale", "status"), fields=_fields(), has_status=True,
-            has_generation=True, scale=ScalePaths(), columns=workload.DEPLOYMENT, rules=_DEPLOYMENT,
+            has_generation=True, scale=ScalePaths(),
+            columns=workload.DEPLOYMENT, rules=_DEPLOYMENT,
         ),
         ResourceType(
             group="apps", kind="ReplicaSet", plural="replicasets", singular="replicaset",
             short_names=("rs",), categories=ALL, definition=f"{APPS}.ReplicaSet",
             subresources=("scale", "status"),
             fields=_fields(status__replicas=_count("status.replicas")), has_status=True,
-            has_generation=True, scale=ScalePaths(), columns=workload.REPLICA_SET, rules=_REPLICA_SET,
+            has_generation=True, scale=ScalePaths(),
+            columns=workload.REPLICA_SET, rules=_REPLICA_SET,
         ),
     )  # fmt: skip
 
@@ -183,6 +194,7 @@ def _rbac() -> tuple[ResourceType, ...]:
             group=group, kind=kind, plural=f"{kind.lower()}s", singular=kind.lower(),
             namespaced=not kind.startswith("Cluster"), definition=f"{RBAC}.{kind}",
             fields=_fields(), name_rule="path",
+           
             columns=rbac.ROLE_BINDING if kind.endswith("Binding") else rbac.ROLE,
             rules=_ROLE_BINDING if kind.endswith("Binding") else Rules(),
         )
@@ -216,15 +228,18 @@ def _rest() -> tuple[ResourceType, ...]:
         ResourceType(
             group="discovery.k8s.io", kind="EndpointSlice", plural="endpointslices",
             singular="endpointslice", definition="io.k8s.api.discovery.v1.EndpointSlice",
-            fields=_fields(), columns=network.ENDPOINT_SLICE, rules=_ENDPOINT_SLICE,
+            fields=_fields(),
+            columns=network.ENDPOINT_SLICE, rules=_ENDPOINT_SLICE,
         ),
         ResourceType(
             group="coordination.k8s.io", kind="Lease", plural="leases", singular="lease",
-            definition="io.k8s.api.coordination.v1.Lease", fields=_fields(), volatile=True, columns=core.LEASE,
+            definition="io.k8s.api.coordination.v1.Lease", fields=_fields(), volatile=True,
+            columns=core.LEASE,
         ),
         ResourceType(
             group="scheduling.k8s.io", kind="PriorityClass", plural="priorityclasses",
             singular="priorityclass", short_names=("pc",), namespaced=False,
-            definition="io.k8s.api.scheduling.v1.PriorityClass", fields=_fields(), columns=core.PRIORITY_CLASS, rules=_PRIORITY_CLASS,
+            definition="io.k8s.api.scheduling.v1.PriorityClass", fields=_fields(),
+            columns=core.PRIORITY_CLASS, rules=_PRIORITY_CLASS,
         ),
     )  # fmt: skip

@@ -32,11 +32,12 @@ def summarize(body: Body) -> Row:
         reason = "SchedulingGated"
     sidecars = _sidecars(spec)
     total = len(spec.get("containers") or ()) + len(sidecars)
-    init, tally = _init(spec, status, sidecars)
+    init, tally, lasting = _init(spec, status, sidecars)
     if init is not None:
         reason = init
     if init is None or _is_initialized(status):
-        reason, tally = _main(status, reason, tally)
+        # From here on only sidecars' restarts count beside the containers' own.
+        reason, tally = _main(status, reason, lasting)
     if "deletionTimestamp" in (body.get("metadata") or {}):
         if status.get("reason") == NODE_LOST:
             reason = "Unknown"
@@ -78,8 +79,9 @@ def _exit_reason(ended: Body) -> str:
     return f"ExitCode:{ended.get('exitCode', 0)}"
 
 
-def _init(spec: Body, status: Body, sidecars: set[str]) -> tuple[str | None, _Tally]:
-    """The reason init containers give (None once all are through), and what sidecars count."""
+def _init(spec: Body, status: Body, sidecars: set[str]) -> tuple[str | None, _Tally, _Tally]:
+    """The reason init containers give (None once all are through), what they count together,
+    and what their sidecars count alone."""
     ready, restarts, last = 0, 0, ""
     all_restarts, all_last = 0, ""
     for i, s in enumerate(status.get("initContainerStatuses") or ()):
@@ -102,12 +104,12 @@ def _init(spec: Body, status: Body, sidecars: set[str]) -> tuple[str | None, _Ta
             reason = f"Init:{waiting['reason']}"
         else:
             reason = f"Init:{i}/{len(spec.get('initContainers') or ())}"
-        return reason, _Tally(ready, all_restarts, all_last)
-    return None, _Tally(ready, restarts, last)
+        return reason, _Tally(ready, all_restarts, all_last), _Tally(ready, restarts, last)
+    lasting = _Tally(ready, restarts, last)
+    return None, lasting, lasting
 
 
 def _main(status: Body, reason: str, init: _Tally) -> tuple[str, _Tally]:
-    # Once the pod is initialized only sidecars' restarts count beside the containers' own.
     ready, restarts, last = init
     running = False
     for s in reversed(status.get("containerStatuses") or ()):

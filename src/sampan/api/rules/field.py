@@ -14,10 +14,18 @@ NON_NEGATIVE = "must be greater than or equal to 0"
 POSITIVE = "must be greater than zero"
 
 
+class Raw(str):
+    """Text that messages show without quotes (an int-or-percent, a quantity)."""
+
+    __slots__ = ()
+
+
 def show(value: Any) -> str:
     """A value as error messages show it: strings quoted, the rest as JSON."""
     if value is None:
         return "null"
+    if isinstance(value, Raw):
+        return str(value)
     if isinstance(value, str):
         return quote(value)
     return orjson.dumps(value).decode()
@@ -44,7 +52,7 @@ def type_invalid(path: str, value: Any, detail: str) -> Cause:
 
 
 def not_supported(path: str, value: Any, supported: Iterable[str]) -> Cause:
-    listed = ", ".join(quote(s) for s in sorted(supported))
+    listed = ", ".join(quote(s) for s in supported)
     detail = f"supported values: {listed}" if listed else ""
     return Cause(path, "FieldValueNotSupported", _tail(f"Unsupported value: {show(value)}", detail))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from sampan.api.obj import Body
-from sampan.lib.quantity import QuantityError, quantity
+from sampan.lib.quantity import quantity
 
 CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
@@ -56,17 +55,15 @@ def canonical_resources(resources: Body | None) -> None:
 
 
 def canonical_list(amounts: Any) -> None:
-    """A ResourceList in canonical text. What is no quantity is left for validation."""
+    """A ResourceList in canonical text. Raises QuantityError."""
     if isinstance(amounts, dict):
         for key, value in amounts.items():
-            with suppress(QuantityError):
-                amounts[key] = str(quantity(value).rounded(-3))
+            amounts[key] = str(quantity(value).rounded(-3))
 
 
 def _canonical_field(holder: Body, name: str) -> None:
     if name in holder:
-        with suppress(QuantityError):
-            holder[name] = str(quantity(holder[name]))
+        holder[name] = str(quantity(holder[name]))
 
 
 def default_pod(body: Body) -> None:
@@ -87,10 +84,7 @@ def default_pod(body: Body) -> None:
 def default_template(template: Body | None) -> None:
     """A pod template, as in Deployments and ReplicaSets."""
     if isinstance(template, dict) and isinstance(template.get("spec"), dict):
-        spec = template["spec"]
-        default_spec(spec)
-        if spec.get("hostNetwork"):
-            _host_ports(spec)
+        default_spec(template["spec"])
 
 
 def default_spec(spec: Body) -> None:

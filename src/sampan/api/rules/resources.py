@@ -1,0 +1,107 @@
+"""Resource names and amounts: requests within limits, integers where a resource is countable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api.errors import Cause
+from sampan.api.obj import Body
+from sampan.api.rules.field import NON_NEGATIVE, checked, invalid, not_supported, required
+from sampan.lib import names
+from sampan.lib.quantity import Quantity, QuantityError, quantity
+
+STANDARD = ("cpu", "memory", "ephemeral-storage")
+POD_LEVEL = ("cpu", "memory")
+
+
+def is_huge_page(name: str) -> bool:
+    return name.startswith("hugepages-")
+
+
+def is_native(name: str) -> bool:
+    return "/" not in name or "kubernetes.io/" in name
+
+
+def is_extended(name: str) -> bool:
+    """A countable resource named by its maker's domain (``example.com/gpu``)."""
+    return not is_native(name) and not name.startswith("requests.")
+
+
+def parse(path: str, value: Any) -> tuple[Quantity | None, list[Cause]]:
+    try:
+        return quantity(value), []
+    except QuantityError as e:
+        return None, [invalid(path, value, str(e))]
+
+
+def amount(path: str, name: str, value: Any) -> list[Cause]:
+    """Not negative, and whole where the resource is countable."""
+    found, causes = parse(path, value)
+    if found is None:
+        return causes
+    if found.nanos < 0:
+        causes.append(invalid(path, str(found), NON_NEGATIVE))
+    if is_extended(name) and found.value.denominator != 1:
+        causes.append(invalid(path, str(found), "must be an integer"))
+    return causes
+
+
+def resource_name(path: str, name: str) -> list[Cause]:
+    found = checked(path, name, names.qualified_name)
+    if found:
+        return found
+    if "/" not in name:
+        if name not in STANDARD and not is_huge_page(name):
+            return [invalid(path, name, "must be a standard resource for containers")]
+    elif not is_native(name):
+        if names.qualified_name(f"requests.{name}"):
+            return [invalid(path, name, "doesn't follow extended resource name standard")]
+    return []
+
+
+def requirements(path: str, resources: Body | None, *, pod_level: bool = False) -> list[Cause]:
+    """ResourceRequirements of a container, or of a pod as a whole."""
+    if not resources:
+        return []
+    found: list[Cause] = []
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    for kind, amounts in (("limits", limits), ("requests", requests)):
+        for name, value in sorted(amounts.items()):
+            at = f"{path}.{kind}[{name}]"
+            if pod_level and name not in POD_LEVEL and not is_huge_page(name):
+                found.append(not_supported(at, name, (*POD_LEVEL, "hugepages-")))
+                continue
+            found += resource_name(at, name)
+            found += amount(at, name, value)
+    for name, value in sorted(requests.items()):
+        found += _within(path, name, value, limits.get(name))
+    return found
+
+
+def _within(path: str, name: str, value: Any, limit: Any) -> list[Cause]:
+    fixed = is_extended(name) or is_huge_page(name)
+    if limit is None:
+        if fixed:
+            return [
+                required(f"{path}.limits", "Limit must be set for non overcommitable resources")
+            ]
+        return []
+    asked, _ = parse("", value)
+    allowed, _ = parse("", limit)
+    if asked is None or allowed is None:
+        return []
+    at = f"{path}.requests"
+    if fixed and asked != allowed:
+        return [invalid(at, str(asked), f"must be equal to {name} limit of {allowed}")]
+    if asked > allowed:
+        return [invalid(at, str(asked), f"must be less than or equal to {name} limit of {allowed}")]
+    return []
+
+
+def resource_list(path: str, amounts: Body | None) -> list[Cause]:
+    """A bare ResourceList (overhead, capacity)."""
+    found: list[Cause] = []
+    for name, value in sorted((amounts or {}).items()):
+        found += checked(f"{path}[{name}]", name, names.qualified_name)
+        found += amount(f"{path}[{name}]", name, value)
+    return found
