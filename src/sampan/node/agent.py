@@ -1,0 +1,399 @@
+"""Agent: serves one node. It registers the node, keeps it alive, and runs the pods bound to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sampan.api.errors import StatusError
+from sampan.api.obj import Body, Obj
+from sampan.client.base import Client, Unknown
+from sampan.lib.clock import Clock, rfc3339_micro
+from sampan.lib.ids import Ids
+from sampan.node import register
+from sampan.node import stimuli as st
+from sampan.node.events import EventSink, node_reference
+from sampan.node.feed import Feed
+from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxState
+from sampan.node.streams import Streams
+from sampan.node.volumes import DirectoryVolumes, SimulatedVolumes, TmpfsSeam, Volumes
+from sampan.node.worker import PodWorker, Surroundings
+
+log = logging.getLogger("sampan.node")
+RESYNC = 60.0  # seconds between looks at all sandboxes, should an exit have gone unnoticed
+HEALTH_TIMEOUT = 10.0
+
+
+class Agent:
+    """The agent of one node.
+
+    data_dir: where volumes and logs are kept; None keeps nothing on disk (virtual worlds).
+    capacity: cpu, memory and pods; what this machine has when not given. tmpfs: mounts for
+    emptyDir volumes in memory. The runtime is started and let go with the agent; its containers
+    outlive both.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        runtime: Runtime,
+        node_name: str,
+        data_dir: Path | None,
+        clock: Clock,
+        ids: Ids | None = None,
+        pod_cidr: str = "",
+        addresses: Sequence[str] = (),
+        capacity: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        taints: Sequence[Body] = (),
+        tmpfs: TmpfsSeam | None = None,
+        events: EventSink | None = None,
+        cluster_dns: str = "10.43.0.10",
+    ) -> None:
+        sizes = dict(capacity or register.detect_capacity())
+        self.identity = register.Identity(
+            name=node_name,
+            addresses=tuple(addresses),
+            capacity=sizes,
+            allocatable=sizes,
+            pod_cidr=pod_cidr,
+            labels=labels or {},
+            taints=taints,
+        )
+        self.workers: dict[str, PodWorker] = {}
+        self._client = client
+        self._runtime = runtime
+        self._clock = clock
+        self._events: EventSink = events or _Silence()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[str, list[SandboxState]] = {}
+        self._ready: tuple[bool, str] = (False, "the agent is starting")
+        self._node_status: Body = {}
+        self._reported = 0.0
+        self._images_seen: tuple[str, ...] = ()
+        self._pods = Feed(
+            client,
+            "pods",
+            seen=self._pod_seen,
+            gone=self._pod_gone,
+            fields=f"spec.nodeName={node_name}",
+        )
+        self._services = Feed(client, "services")
+        sources = ApiSources(client)
+        volumes: Volumes = SimulatedVolumes()
+        if data_dir is not None:
+            volumes = DirectoryVolumes(
+                data_dir, sources, clock=clock, node_name=node_name, tmpfs=tmpfs
+            )
+        self._around = Surroundings(
+            client=client,
+            runtime=runtime,
+            clock=clock,
+            volumes=volumes,
+            sources=sources,
+            events=self._events,
+            node_name=node_name,
+            host_ips=tuple(addresses),
+            allocatable=sizes,
+            services=lambda: tuple(o.body for o in self._services.objects.values()),
+            spawn=self._spawn,
+            released=self._released,
+            log_root=data_dir / "logs" if data_dir is not None else None,
+            host_hosts=_text("/etc/hosts") if data_dir is not None else "",
+            host_resolv=_text("/etc/resolv.conf") if data_dir is not None else "",
+            cluster_dns=cluster_dns,
+        )
+        self.streams = Streams(runtime, clock=clock, find=self._find)
+
+    # ---- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when the node is registered (Ready, if the runtime answers), its pods are known
+        and what was running before has been taken over."""
+        await self._runtime.start()
+        await self._check_runtime()
+        await self._register()
+        self._spawn(self._keep_alive())
+        self._spawn(self._services.run())
+        await self._services.synced.wait()
+        for box in await self._runtime.sandboxes():
+            self._held.setdefault(box.uid, []).append(box)
+        self._spawn(self._watch_exits())
+        self._spawn(self._resync())
+        self._spawn(self._pods.run())
+        await self._pods.synced.wait()
+        for uid, boxes in self._held.items():
+            self._spawn(self._remove_orphan(uid, boxes))
+        self._held = {}
+        self._drop_stale_directories()
+        self._events.emit(
+            node_reference(self.identity.name), "Normal", "Starting", "Starting kubelet."
+        )
+
+    async def stop(self) -> None:
+        """Let go: pods keep running and a later agent takes them over."""
+        for worker in [*self.workers.values()]:
+            worker.close()
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.workers.clear()
+        await self._runtime.close()
+
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of node %s failed", self.identity.name, exc_info=task.exception())
+
+    # ---- pods ----------------------------------------------------------------------------------
+
+    def _pod_seen(self, pod: Obj) -> None:
+        worker = self.workers.get(pod.uid)
+        if worker is None:
+            worker = self.workers[pod.uid] = PodWorker(self._around, pod)
+            boxes = self._held.pop(pod.uid, [])
+            worker.tell(st.Adopted(tuple(worker.explained_all(b) for b in boxes)))
+        worker.seen(pod)
+
+    def _pod_gone(self, pod: Obj) -> None:
+        worker = self.workers.get(pod.uid)
+        if worker is not None:
+            worker.tell(st.PodGone())
+
+    def _released(self, worker: PodWorker) -> None:
+        self.workers.pop(worker.machine.uid, None)
+
+    def _find(self, namespace: str, name: str) -> PodWorker | None:
+        found = [
+            w for w in self.workers.values() if w.pod.namespace == namespace and w.pod.name == name
+        ]
+        return max(found, key=lambda w: w.pod.revision, default=None)
+
+    async def _remove_orphan(self, uid: str, boxes: list[SandboxState]) -> None:
+        for box in boxes:
+            try:
+                await self._runtime.stop_sandbox(box.id)
+                await self._runtime.remove_sandbox(box.id)
+            except RuntimeFailure as failure:
+                log.warning("removing sandbox %s left by %s: %s", box.id, uid, failure.message)
+        await self._around.volumes.unmount(uid, remove=True)
+
+    def _drop_stale_directories(self) -> None:
+        volumes = self._around.volumes
+        if isinstance(volumes, DirectoryVolumes):
+            for uid in volumes.known():
+                if uid not in self.workers:
+                    self._spawn(volumes.unmount(uid, remove=True))
+
+    # ---- the runtime ---------------------------------------------------------------------------
+
+    async def _watch_exits(self) -> None:
+        changed: set[str] = set()
+        more = asyncio.Event()
+
+        async def look() -> None:
+            while True:
+                await more.wait()
+                more.clear()
+                ids = {*changed}
+                changed.clear()
+                await self._observe(ids)
+
+        self._spawn(look())
+        while True:
+            try:
+                async for sandbox_id in self._runtime.exits():
+                    changed.add(sandbox_id)
+                    more.set()
+            except RuntimeFailure as failure:
+                log.warning("watching exits: %s", failure.message)
+            await asyncio.sleep(1.0)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC)
+            await self._observe(None)
+
+    async def _observe(self, ids: set[str] | None) -> None:
+        """Tell the workers how their sandboxes are (None: all of them)."""
+        try:
+            boxes = await self._runtime.sandboxes()
+        except RuntimeFailure as failure:
+            log.warning("looking at sandboxes: %s", failure.message)
+            return
+        for box in boxes:
+            worker = self.workers.get(box.uid)
+            if worker is not None and (ids is None or box.id in ids):
+                worker.observed(box)
+
+    async def _check_runtime(self) -> None:
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT):
+                await self._runtime.sandboxes()
+        except (RuntimeFailure, TimeoutError) as failure:
+            self._ready = (False, f"container runtime is down: {failure or 'no answer'}")
+        else:
+            self._ready = (True, "")
+
+    # ---- the node object -----------------------------------------------------------------------
+
+    async def _register(self) -> None:
+        delay = 0.2
+        while True:
+            try:
+                await self._create_node()
+                await self._report()
+                await self._renew()
+                return
+            except (StatusError, Unknown, OSError) as error:
+                log.warning("registering node %s: %s", self.identity.name, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 7.0)
+
+    async def _create_node(self) -> None:
+        name = self.identity.name
+        try:
+            node = await self._client.create("nodes", register.node_body(self.identity))
+        except StatusError as error:
+            if error.code != 409:
+                raise
+            node = await self._client.get("nodes", name)
+            labels = register.node_labels(self.identity)
+            change: Body = {}
+            if any(node.labels.get(k) != v for k, v in labels.items()):
+                change["metadata"] = {"labels": labels}
+            if self.identity.pod_cidr and not node.spec.get("podCIDR"):
+                cidr = self.identity.pod_cidr
+                change["spec"] = {"podCIDR": cidr, "podCIDRs": [cidr]}
+            if change:
+                node = await self._client.patch("nodes", name, change)
+        self._node_status = node.status
+        self._uid = node.uid
+
+    async def _report(self) -> None:
+        """Write the node's status if it has changed or the last report is old."""
+        now = self._clock.now()
+        images = await self._images()
+        status = register.node_status(
+            self.identity, now=now, ready=self._ready, images=images, old=self._node_status
+        )
+        same = register.without_heartbeat(status) == register.without_heartbeat(
+            {k: self._node_status.get(k) for k in status}
+        )
+        if same and now - self._reported < register.REPORT:
+            return
+        ours = {c["type"] for c in status["conditions"]}
+        others = [c for c in self._node_status.get("conditions") or () if c["type"] not in ours]
+        body = {"status": {**status, "conditions": [*status["conditions"], *others]}}
+        node = await self._client.patch("nodes", self.identity.name, body, subresource="status")
+        before = {c["type"]: c["status"] for c in self._node_status.get("conditions") or ()}
+        self._node_status, self._reported = node.status, now
+        if before.get("Ready") != ("True" if self._ready[0] else "False"):
+            reason = "NodeReady" if self._ready[0] else "NodeNotReady"
+            self._events.emit(
+                node_reference(self.identity.name),
+                "Normal",
+                reason,
+                f"Node {self.identity.name} status is now: {reason}",
+            )
+
+    async def _images(self) -> Sequence[Any]:
+        try:
+            return await self._runtime.images()
+        except RuntimeFailure:
+            return ()
+
+    async def _renew(self) -> None:
+        name, now = self.identity.name, rfc3339_micro(self._clock.now())
+        resource, namespace = "leases.coordination.k8s.io", "kube-node-lease"
+        try:
+            await self._client.patch(
+                resource, name, {"spec": {"renewTime": now, "holderIdentity": name}}, namespace
+            )
+        except StatusError as error:
+            if error.code != 404:
+                raise
+            body = register.lease_body(name, uid=self._uid, now=now)
+            await self._client.create(resource, body, namespace)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(register.RENEW)
+            await self._check_runtime()
+            with contextlib.suppress(Unknown, OSError):
+                try:
+                    await self._renew()
+                    await self._report()
+                except StatusError as error:
+                    log.warning("node %s: %s", self.identity.name, error.message)
+
+
+class ApiSources:
+    """Config maps, secrets and tokens, from the API."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._under_way: dict[tuple[str, str, str], asyncio.Task[Body | None]] = {}
+
+    async def config(self, resource: str, namespace: str, name: str) -> Body | None:
+        """Reads of one object that overlap are one call."""
+        key = (resource, namespace, name)
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._get(*key))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _get(self, resource: str, namespace: str, name: str) -> Body | None:
+        try:
+            return (await self._client.get(resource, name, namespace)).body
+        except StatusError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def token(
+        self, namespace: str, account: str, *, pod: Body, audience: str, seconds: int
+    ) -> Body:
+        meta = pod["metadata"]
+        spec: Body = {
+            "expirationSeconds": seconds,
+            "boundObjectRef": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "name": meta["name"],
+                "uid": meta.get("uid", ""),
+            },
+        }
+        if audience:
+            spec["audiences"] = [audience]
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self._client.create(
+            "serviceaccounts", body, namespace, name=account, subresource="token"
+        )
+        return answer.body
+
+
+class _Silence:
+    def emit(self, regarding: Body, type: str, reason: str, message: str) -> None:
+        log.info("%s %s: %s", regarding.get("name"), reason, message)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,90 @@
+"""The files every container gets: /etc/hosts, /etc/resolv.conf, /etc/hostname. Pure texts."""
+
+from __future__ import annotations
+
+from sampan.api.obj import Body
+
+CLUSTER_DNS = "10.43.0.10"
+CLUSTER_DOMAIN = "cluster.local"
+
+_LOCAL = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::0\tip6-localnet\n"
+    "fe00::0\tip6-mcastprefix\n"
+    "fe00::1\tip6-allnodes\n"
+    "fe00::2\tip6-allrouters\n"
+)
+
+
+def hosts_file(
+    pod: Body, *, ips: tuple[str, ...], hostname: str, domain: str = "", of_host: str = ""
+) -> str:
+    """In the kubelet's format. of_host: the node's own file, for pods of its network."""
+    if pod["spec"].get("hostNetwork"):
+        text = f"# Kubernetes-managed hosts file (host network).\n{of_host}"
+    else:
+        text = f"# Kubernetes-managed hosts file.\n{_LOCAL}"
+        for ip in ips:
+            names = f"{hostname}.{domain}\t{hostname}" if domain else hostname
+            text += f"{ip}\t{names}\n"
+    aliases = pod["spec"].get("hostAliases") or ()
+    if aliases:
+        text += "\n# Entries added by HostAliases.\n"
+        for alias in aliases:
+            text += "\t".join([alias["ip"], *(alias.get("hostnames") or ())]) + "\n"
+    return text
+
+
+def resolv_conf(
+    pod: Body, *, of_host: str, dns: str = CLUSTER_DNS, cluster_domain: str = CLUSTER_DOMAIN
+) -> str:
+    """By dnsPolicy and dnsConfig. of_host: the node's own resolv.conf."""
+    spec = pod["spec"]
+    policy = spec.get("dnsPolicy") or "ClusterFirst"
+    if policy == "ClusterFirst" and spec.get("hostNetwork"):
+        policy = "Default"
+    if policy == "ClusterFirstWithHostNet":
+        policy = "ClusterFirst"
+    servers, searches, options = _parse(of_host)
+    if policy == "ClusterFirst":
+        namespace = pod["metadata"].get("namespace", "")
+        servers = [dns]
+        searches = [
+            f"{namespace}.svc.{cluster_domain}", f"svc.{cluster_domain}", cluster_domain, *searches,
+        ]  # fmt: skip
+        options = {"ndots": "5"}
+    elif policy == "None":
+        servers, searches, options = [], [], {}
+    own = spec.get("dnsConfig") or {}
+    servers = list(dict.fromkeys([*servers, *(own.get("nameservers") or ())]))[:3]
+    searches = list(dict.fromkeys([*searches, *(own.get("searches") or ())]))[:32]
+    for option in own.get("options") or ():
+        options[option["name"]] = option.get("value") or ""
+    text = ""
+    if searches:
+        text += f"search {' '.join(searches)}\n"
+    text += "".join(f"nameserver {s}\n" for s in servers)
+    if options:
+        shown = [f"{k}:{v}" if v else k for k, v in options.items()]
+        text += f"options {' '.join(shown)}\n"
+    return text
+
+
+def _parse(text: str) -> tuple[list[str], list[str], dict[str, str]]:
+    servers: list[str] = []
+    searches: list[str] = []
+    options: dict[str, str] = {}
+    for line in text.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            searches = [w for w in words[1:] if w != "."]
+        elif words[0] == "options":
+            for word in words[1:]:
+                name, _, value = word.partition(":")
+                options[name] = value
+    return servers, searches, options

@@ -1,0 +1,404 @@
+"""A pod's volumes, as directories of its node: made, kept up to date, taken away.
+
+``DirectoryVolumes`` does it on disk; ``SimulatedVolumes`` pretends, for virtual worlds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sampan.api.obj import Body
+from sampan.lib.clock import Clock, parse_rfc3339
+from sampan.lib.quantity import quantity
+from sampan.node.environment import decode_config, decode_secret
+from sampan.node.payload import Entry, write_payload
+from sampan.node.resolve import Context, pod_field, resource_field
+from sampan.node.runtime.base import RuntimeFailure
+
+REFRESH = 60.0  # seconds within which a changed config map or secret reaches its volumes
+
+
+class VolumeFailure(Exception):
+    """Volumes could not be made; the text is the FailedMount event's."""
+
+
+class Sources(Protocol):
+    """Where the contents of volumes come from: the API, as the node may read it."""
+
+    async def config(self, resource: str, namespace: str, name: str) -> Body | None:
+        """A config map (``configmaps``) or secret (``secrets``); None when there is none."""
+        ...
+
+    async def token(
+        self, namespace: str, account: str, *, pod: Body, audience: str, seconds: int
+    ) -> Body:
+        """A TokenRequest with its status."""
+        ...
+
+
+class TmpfsSeam(Protocol):
+    """Mounts in the node's mount namespace."""
+
+    async def tmpfs(self, path: str, size: int) -> None: ...
+    async def unmount(self, path: str) -> None: ...
+
+
+class Volumes(Protocol):
+    async def mount(self, context: Context, warn: Callable[[str], None]) -> Mapping[str, str]:
+        """All volumes of the pod, by name; may be called again. Raises VolumeFailure.
+        warn: told of what is done otherwise than asked for."""
+        ...
+
+    async def refresh(self, context: Context) -> float:
+        """Bring contents up to date; seconds until the next time, 0 when nothing can change."""
+        ...
+
+    async def unmount(self, uid: str, *, remove: bool) -> None:
+        """remove: also the pod's directory."""
+        ...
+
+    def file(self, uid: str, name: str, text: str) -> str:
+        """Path of a small file of the pod's own (hosts, resolv.conf), written with *text*."""
+        ...
+
+    def sub_path(self, base: str, sub: str) -> tuple[str, bool]:
+        """The place of a sub path inside a volume, made a directory if absent; whether it is a
+        file. Raises RuntimeFailure for one that leads outside."""
+        ...
+
+    def termination(self, uid: str, container: str, attempt: int) -> str:
+        """Path of an attempt's termination log, made when absent."""
+        ...
+
+    def read_termination(self, uid: str, container: str, attempt: int) -> str: ...
+
+
+class SimulatedVolumes:
+    """Names paths and touches nothing."""
+
+    async def mount(self, context: Context, warn: Callable[[str], None]) -> Mapping[str, str]:
+        return {
+            v["name"]: f"/volumes/{v['name']}" for v in context.pod["spec"].get("volumes") or ()
+        }
+
+    async def refresh(self, context: Context) -> float:
+        return 0.0
+
+    async def unmount(self, uid: str, *, remove: bool) -> None:
+        pass
+
+    def file(self, uid: str, name: str, text: str) -> str:
+        return f"/pods/{uid}/{name}"
+
+    def sub_path(self, base: str, sub: str) -> tuple[str, bool]:
+        return f"{base}/{sub}", False
+
+    def termination(self, uid: str, container: str, attempt: int) -> str:
+        return ""
+
+    def read_termination(self, uid: str, container: str, attempt: int) -> str:
+        return ""
+
+
+@dataclass(slots=True)
+class _Token:
+    value: str
+    refresh_at: float
+
+
+@dataclass(slots=True)
+class _Pod:
+    tokens: dict[tuple[str, str], _Token] = field(default_factory=dict)
+    revisions: dict[tuple[str, str], str] = field(default_factory=dict)
+    tmpfs: list[str] = field(default_factory=list)
+
+
+class DirectoryVolumes:
+    """Volumes under ``root/pods/<uid>``."""
+
+    def __init__(
+        self,
+        root: Path,
+        sources: Sources,
+        *,
+        clock: Clock,
+        node_name: str = "",
+        tmpfs: TmpfsSeam | None = None,
+    ) -> None:
+        self.root = root
+        self._sources = sources
+        self._clock = clock
+        self._node = node_name
+        self._tmpfs = tmpfs
+        self._pods: dict[str, _Pod] = {}
+
+    # ---- mounting ------------------------------------------------------------------------------
+
+    async def mount(self, context: Context, warn: Callable[[str], None]) -> Mapping[str, str]:
+        uid = context.pod["metadata"]["uid"]
+        self._pods.setdefault(uid, _Pod())
+        self._directory(uid).mkdir(parents=True, exist_ok=True, mode=0o750)
+        found: dict[str, str] = {}
+        for volume in context.pod["spec"].get("volumes") or ():
+            try:
+                found[volume["name"]] = await self._mount_one(context, volume, warn)
+            except VolumeFailure:
+                raise
+            except RuntimeFailure as failure:
+                raise _failed(volume, failure.message) from failure
+            except OSError as error:
+                raise _failed(volume, str(error)) from error
+        return found
+
+    async def _mount_one(self, context: Context, volume: Body, warn: Callable[[str], None]) -> str:
+        kind = next((k for k in volume if k != "name"), "emptyDir")
+        if kind == "hostPath":
+            return _host_path(volume)
+        if kind == "emptyDir":
+            return await self._empty_dir(context, volume, warn)
+        if kind not in _KINDS:
+            raise _failed(volume, f"volumes of type {kind} are not supported by this node")
+        path = self._path(context.pod["metadata"]["uid"], kind, volume["name"])
+        await self._fill(context, volume, kind)
+        return str(path)
+
+    async def _empty_dir(self, context: Context, volume: Body, warn: Callable[[str], None]) -> str:
+        uid = context.pod["metadata"]["uid"]
+        path = self._path(uid, "emptyDir", volume["name"])
+        fresh = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        source = volume.get("emptyDir") or {}
+        if fresh and source.get("medium"):
+            if source["medium"] == "Memory" and self._tmpfs is not None:
+                limit = source.get("sizeLimit")
+                await self._tmpfs.tmpfs(str(path), quantity(limit).whole if limit else 0)
+                self._pods[uid].tmpfs.append(str(path))
+            else:
+                warn(
+                    f'emptyDir volume "{volume["name"]}" asks for medium {source["medium"]}; '
+                    "this node keeps it on disk"
+                )
+        if fresh:
+            path.chmod(0o777)
+            _own(path, context.pod, read_only=False)
+        return str(path)
+
+    async def _fill(self, context: Context, volume: Body, kind: str) -> None:
+        uid = context.pod["metadata"]["uid"]
+        path = self._path(uid, kind, volume["name"])
+        entries: dict[str, Entry] = {}
+        source = volume[kind] or {}
+        default_mode = int(source.get("defaultMode") or 0o644)
+        parts = (source.get("sources") or ()) if kind == "projected" else ({kind: source},)
+        for part in parts:
+            for name, body in part.items():
+                try:
+                    maker = _CONTENT[name]
+                except KeyError:
+                    raise _failed(volume, f"projection of {name} is not supported") from None
+                made: Mapping[str, Entry] = await maker(self, context, body, default_mode)
+                entries.update(made)
+        group = (context.pod["spec"].get("securityContext") or {}).get("fsGroup")
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o777)
+        write_payload(path, entries, stamp=self._clock.now(), group=group)
+
+    async def _configs(
+        self, context: Context, source: Body, mode: int, *, resource: str
+    ) -> Mapping[str, Entry]:
+        name = source.get("name") or source.get("secretName") or ""
+        namespace = context.pod["metadata"].get("namespace", "")
+        body = await self._sources.config(resource, namespace, name)
+        kind = "configmap" if resource == "configmaps" else "secret"
+        if body is None:
+            if source.get("optional"):
+                return {}
+            raise RuntimeFailure("FailedMount", f'{kind} "{name}" not found')
+        data = decode_secret(body) if resource == "secrets" else decode_config(body)
+        items = source.get("items")
+        if not items:
+            return {k: Entry(v, mode) for k, v in data.items()}
+        chosen: dict[str, Entry] = {}
+        for item in items:
+            if item["key"] not in data:
+                if source.get("optional"):
+                    continue
+                raise RuntimeFailure(
+                    "FailedMount", f"references non-existent {kind} key: {item['key']}"
+                )
+            chosen[item["path"]] = Entry(data[item["key"]], int(item.get("mode") or mode))
+        return chosen
+
+    async def _config_map(self, context: Context, source: Body, mode: int) -> Mapping[str, Entry]:
+        return await self._configs(context, source, mode, resource="configmaps")
+
+    async def _secret(self, context: Context, source: Body, mode: int) -> Mapping[str, Entry]:
+        return await self._configs(context, source, mode, resource="secrets")
+
+    async def _downward(self, context: Context, source: Body, mode: int) -> Mapping[str, Entry]:
+        found: dict[str, Entry] = {}
+        for item in source.get("items") or ():
+            if item.get("fieldRef"):
+                text = pod_field(context, item["fieldRef"]["fieldPath"])
+            else:
+                text = resource_field(context, item["resourceFieldRef"], "")
+            found[item["path"]] = Entry(text.encode(), int(item.get("mode") or mode))
+        return found
+
+    async def _token(self, context: Context, source: Body, mode: int) -> Mapping[str, Entry]:
+        pod = context.pod
+        uid = pod["metadata"]["uid"]
+        audience = source.get("audience") or ""
+        kept = self._pods.setdefault(uid, _Pod()).tokens
+        known = kept.get((source["path"], audience))
+        now = self._clock.now()
+        if known is None or now >= known.refresh_at:
+            seconds = int(source.get("expirationSeconds") or 3600)
+            answer = await self._sources.token(
+                pod["metadata"].get("namespace", ""),
+                pod["spec"].get("serviceAccountName") or "default",
+                pod=pod,
+                audience=audience,
+                seconds=seconds,
+            )
+            status = answer["status"]
+            expires = parse_rfc3339(status["expirationTimestamp"])
+            refresh = now + min((expires - now) * 0.8, 24 * 3600.0)
+            known = _Token(status["token"], refresh)
+            kept[source["path"], audience] = known
+        security = pod["spec"].get("securityContext") or {}
+        own = 0o640 if security.get("fsGroup") is not None else 0o644
+        return {source["path"]: Entry(known.value.encode(), own)}
+
+    # ---- keeping up to date --------------------------------------------------------------------
+
+    async def refresh(self, context: Context) -> float:
+        uid = context.pod["metadata"]["uid"]
+        waits: list[float] = []
+        for volume in context.pod["spec"].get("volumes") or ():
+            kind = next((k for k in volume if k != "name"), "emptyDir")
+            if kind not in _KINDS:
+                continue
+            await self._fill(context, volume, kind)
+            waits.append(REFRESH)
+        now = self._clock.now()
+        waits += [t.refresh_at - now for t in self._pods.get(uid, _Pod()).tokens.values()]
+        return max(1.0, min(waits)) if waits else 0.0
+
+    # ---- taking away ---------------------------------------------------------------------------
+
+    async def unmount(self, uid: str, *, remove: bool) -> None:
+        kept = self._pods.pop(uid, _Pod())
+        for path in kept.tmpfs:
+            if self._tmpfs is not None:
+                await self._tmpfs.unmount(path)
+        gone = self._directory(uid) if remove else self._directory(uid) / "volumes"
+        if gone.exists():
+            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+    def known(self) -> Iterable[str]:
+        """Uids of the pods that have a directory."""
+        pods = self.root / "pods"
+        return [p.name for p in pods.iterdir()] if pods.is_dir() else []
+
+    # ---- files ---------------------------------------------------------------------------------
+
+    def file(self, uid: str, name: str, text: str) -> str:
+        path = self._directory(uid) / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            path.chmod(0o644)
+        return str(path)
+
+    def sub_path(self, base: str, sub: str) -> tuple[str, bool]:
+        root = os.path.realpath(base)
+        place = os.path.realpath(os.path.join(root, sub))
+        if os.path.commonpath([root, place]) != root:
+            raise RuntimeFailure(
+                "CreateContainerConfigError",
+                f'failed to prepare subPath for volumeMount: "{sub}" leads out of its volume',
+            )
+        if not os.path.exists(place):
+            os.makedirs(place, exist_ok=True)
+        return place, os.path.isfile(place)
+
+    def termination(self, uid: str, container: str, attempt: int) -> str:
+        path = self._directory(uid) / "containers" / container / str(attempt)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        if not path.exists():
+            path.touch()
+            path.chmod(0o666)
+        return str(path)
+
+    def read_termination(self, uid: str, container: str, attempt: int) -> str:
+        path = self._directory(uid) / "containers" / container / str(attempt)
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            return file.read(4096).decode("utf-8", "replace")
+        return ""
+
+    def _directory(self, uid: str) -> Path:
+        return self.root / "pods" / uid
+
+    def _path(self, uid: str, kind: str, name: str) -> Path:
+        return self._directory(uid) / "volumes" / f"kubernetes.io~{kind.lower()}" / name
+
+
+_Maker = Callable[[DirectoryVolumes, Context, Body, int], Awaitable[Mapping[str, Entry]]]
+_CONTENT: dict[str, _Maker] = {
+    "configMap": DirectoryVolumes._config_map,
+    "secret": DirectoryVolumes._secret,
+    "downwardAPI": DirectoryVolumes._downward,
+    "serviceAccountToken": DirectoryVolumes._token,
+}
+
+_KINDS = ("configMap", "secret", "downwardAPI", "projected")
+
+
+def _failed(volume: Body, why: str) -> VolumeFailure:
+    return VolumeFailure(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}')
+
+
+def _own(path: Path, pod: Body, *, read_only: bool) -> None:
+    group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
+    if group is not None:
+        os.chown(path, -1, int(group))
+        path.chmod(0o2775 if not read_only else 0o2755)
+
+
+def _host_path(volume: Body) -> str:
+    """The path, checked against its type (and made, for the OrCreate types)."""
+    source = volume["hostPath"]
+    path, kind = str(source["path"]), source.get("type") or ""
+    if kind == "DirectoryOrCreate" and not os.path.exists(path):
+        os.makedirs(path, mode=0o755)
+    elif kind == "FileOrCreate" and not os.path.exists(path):
+        Path(path).touch(mode=0o644)
+    checks: dict[str, tuple[Callable[[int], bool], str]] = {
+        "Directory": (stat.S_ISDIR, "a directory"),
+        "DirectoryOrCreate": (stat.S_ISDIR, "a directory"),
+        "File": (stat.S_ISREG, "a file"),
+        "FileOrCreate": (stat.S_ISREG, "a file"),
+        "Socket": (stat.S_ISSOCK, "a socket file"),
+        "CharDevice": (stat.S_ISCHR, "a character device"),
+        "BlockDevice": (stat.S_ISBLK, "a block device"),
+    }
+    if kind in checks:
+        fits, what = checks[kind]
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            mode = 0
+        if not fits(mode):
+            raise _failed(volume, f"hostPath type check failed: {path} is not {what}")
+    elif not os.path.exists(path):
+        os.makedirs(path, mode=0o755)  # as container runtimes do for a source that is absent
+    return path
