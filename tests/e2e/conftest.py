@@ -3,112 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-MANIFESTS = Path(__file__).parents[2] / "examples"
+from sampan.testing.e2e import Cluster, alive, host_state, kubectl_path, sampan
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-
-
-def sampan(*args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sampan", *args], capture_output=True, text=True, timeout=240
-    )
-    if check and done.returncode:
-        raise AssertionError(f"sampan {args}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
-
-
-@dataclass
-class Cluster:
-    data_dir: Path
-    kubeconfig: Path
-    kubectl_binary: str
-
-    def kubectl(self, *args: str, check: bool = True, stdin: str = "", timeout: float = 120) -> str:
-        done = subprocess.run(
-            self.kubectl_command(*args), input=stdin, capture_output=True, text=True,
-            timeout=timeout, env=self.env,
-        )  # fmt: skip
-        if check and done.returncode:
-            raise AssertionError(f"kubectl {args}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done.stdout + ("" if check else done.stderr)
-
-    def kubectl_command(self, *args: str) -> list[str]:
-        return [self.kubectl_binary, "--kubeconfig", str(self.kubeconfig), *args]
-
-    @property
-    def env(self) -> dict[str, str]:
-        # kubectl's discovery cache must not be shared between clusters that come and go.
-        return {**os.environ, "HOME": str(self.data_dir.parent)}
-
-    def get(self, *args: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self.kubectl("get", *args, "-o", "json"))
-        return answer
-
-    def sampan(self, *args: str) -> str:
-        return sampan(*args, "--data-dir", str(self.data_dir)).stdout
-
-    def until(self, what: str, check: Callable[[], Any], *, timeout: float = 60) -> Any:
-        """Poll *check* until it is true; its value."""
-        deadline = time.monotonic() + timeout
-        while not (value := check()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {timeout:g} s: {what}\n" + self.picture())
-            time.sleep(0.1)
-        return value
-
-    def picture(self) -> str:
-        log = self.data_dir / "sampan.log"
-        return (
-            self.kubectl("get", "pods,rs,deploy", "-A", "-o", "wide", check=False)
-            + self.kubectl("get", "events", "-A", check=False)
-            + (log.read_text()[-4000:] if log.exists() else "")
-        )
-
-
-def host_state() -> dict[str, set[str]]:
-    """What a cluster could leave on the host: mounts, links, nft tables, control groups."""
-
-    def lines(*command: str) -> set[str]:
-        out = subprocess.run(command, capture_output=True, text=True).stdout
-        return {line.strip() for line in out.splitlines()}
-
-    groups = {
-        str(p)
-        for top in Path("/sys/fs/cgroup").iterdir()
-        for p in (top.rglob("sampan*") if top.is_dir() else ())
-    }
-    return {
-        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").open()},
-        "links": {line.split(":")[1] for line in lines("ip", "-o", "link") if ":" in line},
-        "nft": lines("nft", "list", "tables"),
-        "cgroups": groups,
-        "netns": lines("ip", "netns", "list"),
-    }
-
-
-def kubectl_path() -> str:
-    found = shutil.which("kubectl")
-    local = Path(sys.executable).parent / "kubectl"
-    if local.exists():
-        return str(local)
-    assert found, "no kubectl: run scripts/setup"
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -133,13 +41,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         sampan("down", "--purge", "--data-dir", str(made.data_dir))
     after = host_state()
     assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
-    assert [p for p in pids if _alive(p)] == []
+    assert [p for p in pids if alive(p)] == []
     assert not made.data_dir.exists() and not made.kubeconfig.exists()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"

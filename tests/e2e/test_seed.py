@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MANIFESTS, Cluster
 
+from sampan.testing.e2e import Cluster
+
+MANIFESTS = Path(__file__).parents[2] / "examples"
+KINDS = ("net", "ipc", "pid", "mnt", "uts")
 WIDE = ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED NODE",
         "READINESS GATES"]  # fmt: skip
 
