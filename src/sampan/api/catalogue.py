@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sampan.api.columns import core, network, pod, rbac, workload
+from sampan.api.errors import bad_request
 from sampan.api.obj import Body
 from sampan.api.resource import Registry, ResourceType, Rules, ScalePaths
-from sampan.api.rules import defaults, podspec_defaults, prepare
+from sampan.api.rules import core as rules
+from sampan.api.rules import defaults, podspec_defaults, prepare, warnings
+from sampan.api.rules import network as network_rules
+from sampan.api.rules import pod as pods
+from sampan.api.rules import rbac as rbac_rules
+from sampan.api.rules import workload as workloads
+from sampan.lib.quantity import QuantityError
 
 CORE = "io.k8s.api.core.v1"
 APPS = "io.k8s.api.apps.v1"
@@ -57,41 +64,110 @@ def _event_source(body: Body) -> str:
     return str(source or body.get("reportingComponent") or "")
 
 
+def _strict(default: Callable[[Body], None]) -> Callable[[Body], None]:
+    """*default*, with unreadable quantities reported as a failed decoding (400)."""
+
+    def run(body: Body) -> None:
+        try:
+            default(body)
+        except QuantityError as e:
+            kind, version = body.get("kind", ""), body.get("apiVersion", "")
+            raise bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: {e}'
+            ) from None
+
+    return run
+
+
 _NAMESPACE = Rules(
     default=defaults.namespace,
     prepare_create=prepare.create_namespace,
     prepare_update=prepare.update_namespace,
+    validate=rules.namespace,
+    validate_status=rules.namespace_status,
 )
-_NODE = Rules(default=defaults.node, prepare_update=prepare.keep_status)
+_NODE = Rules(
+    default=_strict(defaults.node),
+    prepare_update=prepare.keep_status,
+    validate=rules.node,
+    validate_update=rules.node_update,
+    validate_status=rules.node_status,
+)
 _POD = Rules(
-    default=podspec_defaults.default_pod,
+    default=_strict(podspec_defaults.default_pod),
     prepare_create=prepare.create_pod,
     prepare_update=prepare.keep_status,
+    validate=pods.validate,
+    validate_update=pods.validate_update,
+    validate_status=pods.validate_status,
+    warn=warnings.pod,
 )
 _SECRET = Rules(
     default=defaults.secret,
     prepare_create=prepare.secret_data,
     prepare_update=lambda new, _old: prepare.secret_data(new),
+    validate=rules.secret,
+    validate_update=rules.secret_update,
 )
+_CONFIG_MAP = Rules(validate=rules.config_map, validate_update=rules.config_map_update)
 _SERVICE = Rules(
     default=defaults.service,
     prepare_create=prepare.create_service,
     prepare_update=prepare.update_service,
+    validate=network_rules.service,
+    validate_update=network_rules.service_update,
 )
-_ENDPOINTS = Rules(default=defaults.endpoints)
-_ENDPOINT_SLICE = Rules(default=defaults.endpoint_slice)
+_ENDPOINTS = Rules(default=defaults.endpoints, validate=network_rules.endpoints)
+_ENDPOINT_SLICE = Rules(
+    default=defaults.endpoint_slice,
+    validate=network_rules.endpoint_slice,
+    validate_update=network_rules.endpoint_slice_update,
+)
+_EVENT = Rules(validate=rules.event)
 _DEPLOYMENT = Rules(
-    default=defaults.deployment,
+    default=_strict(defaults.deployment),
     prepare_create=prepare.drop_status,
     prepare_update=prepare.keep_status,
+    validate=workloads.validate_deployment,
+    validate_update=workloads.same_selector,
+    validate_status=workloads.validate_status,
+    warn=warnings.workload,
 )
 _REPLICA_SET = Rules(
-    default=defaults.replica_set,
+    default=_strict(defaults.replica_set),
     prepare_create=prepare.create_replica_set,
     prepare_update=prepare.keep_status,
+    validate=workloads.validate_replica_set,
+    validate_update=workloads.same_selector,
+    validate_status=workloads.validate_status,
+    warn=warnings.workload,
 )
-_ROLE_BINDING = Rules(default=defaults.role_binding)
-_PRIORITY_CLASS = Rules(default=defaults.priority_class)
+_RBAC = {
+    "Role": Rules(validate=rbac_rules.role),
+    "ClusterRole": Rules(validate=rbac_rules.cluster_role),
+    "RoleBinding": Rules(
+        default=defaults.role_binding,
+        validate=rbac_rules.role_binding,
+        validate_update=rbac_rules.binding_update,
+    ),
+    "ClusterRoleBinding": Rules(
+        default=defaults.role_binding,
+        validate=rbac_rules.cluster_role_binding,
+        validate_update=rbac_rules.binding_update,
+    ),
+}
+_REVIEWS = {
+    "TokenReview": Rules(validate=rbac_rules.token_review),
+    "SubjectAccessReview": Rules(validate=rbac_rules.access_review),
+    "SelfSubjectAccessReview": Rules(validate=rbac_rules.self_access_review),
+    "LocalSubjectAccessReview": Rules(validate=rbac_rules.local_access_review),
+}
+_LEASE = Rules(validate=rules.lease)
+_PRIORITY_CLASS = Rules(
+    default=defaults.priority_class,
+    validate=rules.priority_class,
+    validate_update=rules.priority_class_update,
+)
 
 
 def builtin() -> Registry:
@@ -140,7 +216,7 @@ def _core() -> tuple[ResourceType, ...]:
         ResourceType(
             kind="ConfigMap", plural="configmaps", singular="configmap", short_names=("cm",),
             definition=f"{CORE}.ConfigMap", fields=_fields(),
-            columns=core.CONFIG_MAP,
+            columns=core.CONFIG_MAP, rules=_CONFIG_MAP,
         ),
         ResourceType(
             kind="Service", plural="services", singular="service", short_names=("svc",),
@@ -162,7 +238,7 @@ def _core() -> tuple[ResourceType, ...]:
                 "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason",
                 "reportingComponent", "type", source=_event_source,
             ),
-            columns=core.EVENT,
+            columns=core.EVENT, rules=_EVENT,
         ),
     )  # fmt: skip
 
@@ -196,7 +272,7 @@ def _rbac() -> tuple[ResourceType, ...]:
             fields=_fields(), name_rule="path",
            
             columns=rbac.ROLE_BINDING if kind.endswith("Binding") else rbac.ROLE,
-            rules=_ROLE_BINDING if kind.endswith("Binding") else Rules(),
+            rules=_RBAC[kind],
         )
         for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
     )  # fmt: skip
@@ -217,7 +293,7 @@ def _reviews() -> tuple[ResourceType, ...]:
         ResourceType(
             group=group, kind=kind, plural=f"{kind.lower()}s", singular=kind.lower(),
             namespaced=namespaced, definition=f"{package}.{kind}", verbs=CREATE_ONLY,
-            virtual=True,
+            virtual=True, rules=_REVIEWS.get(kind, Rules()),
         )
         for group, package, kind, namespaced in kinds
     )  # fmt: skip
@@ -234,7 +310,7 @@ def _rest() -> tuple[ResourceType, ...]:
         ResourceType(
             group="coordination.k8s.io", kind="Lease", plural="leases", singular="lease",
             definition="io.k8s.api.coordination.v1.Lease", fields=_fields(), volatile=True,
-            columns=core.LEASE,
+            columns=core.LEASE, rules=_LEASE,
         ),
         ResourceType(
             group="scheduling.k8s.io", kind="PriorityClass", plural="priorityclasses",

@@ -111,8 +111,12 @@ def check_annotations(path: str, found: Body | None) -> list[Cause]:
 
 def check_finalizers(path: str, found: list[str]) -> list[Cause]:
     causes: list[Cause] = []
-    for name in found:
-        causes += [invalid(path, name, p) for p in names.qualified_name(name)]
+    for i, name in enumerate(found):
+        problems = [invalid(path, name, p) for p in names.qualified_name(name)]
+        if not problems and "/" not in name and name not in CORE_FINALIZERS:
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            problems.append(invalid(f"{path}[{i}]", name, why))
+        causes += problems
     if "orphan" in found and "foregroundDeletion" in found:
         causes.append(
             invalid(path, found, "finalizer orphan and foregroundDeletion cannot be both set")

@@ -178,8 +178,8 @@ def tolerations(path: str, values: list[Body]) -> list[Cause]:
         elif op != "Exists":
             found.append(
                 invalid(
-                    f"{at}.operator", op, 'operator must be Exists when `key` is empty, which means '
-                    '"match all values and all keys"',
+                    f"{at}.operator", op, 'operator must be Exists when `key` is empty, which '
+                    'means "match all values and all keys"',
                 )
             )  # fmt: skip
         if t.get("tolerationSeconds") is not None and effect != "NoExecute":
