@@ -30,6 +30,9 @@ ENV_FIELDS = (
     "status.podIPs",
 )  # fmt: skip
 _ENV_SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
+_ONE_SOURCE = (
+    "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
+)
 _PROBE_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOK_HANDLERS = ("exec", "httpGet", "tcpSocket", "sleep")
 _NOT_FOR_INIT = "may not be set for init containers without restartPolicy=Always"
@@ -73,6 +76,8 @@ def init_containers(
         if name and name in seen:
             found.append(duplicate(f"{at}.name", name))
         seen.add(name)
+        # Init containers run one by one: their ports collide only within one.
+        found += _host_ports(path, [c])
         found += _restart_policy(at, c)
         if c.get("restartPolicy") == "Always":
             found += _running(at, c, grace)
@@ -80,7 +85,7 @@ def init_containers(
             for member in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
                 if c.get(member) is not None:
                     found.append(forbidden(f"{at}.{member}", _NOT_FOR_INIT))
-    return found + _host_ports(path, values)
+    return found
 
 
 def _restart_policy(at: str, c: Body) -> list[Cause]:
@@ -286,8 +291,7 @@ def _value_from(path: str, source: Body, has_value: bool) -> list[Cause]:
         elif kind != "fileKeyRef":
             found += key_ref(at, source[kind])
     if not given:
-        listed = ", ".join(f"`{k}`" for k in _ENV_SOURCES[:-1])
-        found.append(invalid(path, "", f"must specify one of: {listed} or `{_ENV_SOURCES[-1]}`"))
+        found.append(invalid(path, "", _ONE_SOURCE))
     elif has_value:
         found.append(invalid(path, "", "may not be specified when `value` is not empty"))
     elif len(given) > 1:
@@ -342,7 +346,7 @@ def _mounts(path: str, c: Body, volumes: Mapping[str, Body]) -> list[Cause]:
             )
         sub, expression = m.get("subPath") or "", m.get("subPathExpr") or ""
         if sub:
-            found += descending(f"{at}.subPath", sub)
+            found += descending(f"{path}.subPath", sub)
         if expression:
             if sub:
                 found.append(
@@ -351,35 +355,36 @@ def _mounts(path: str, c: Body, volumes: Mapping[str, Body]) -> list[Cause]:
                         "subPathExpr and subPath are mutually exclusive",
                     )
                 )  # fmt: skip
-            found += descending(f"{at}.subPathExpr", expression)
-        found += _propagation(at, m, c)
+            found += descending(f"{path}.subPathExpr", expression)
+        found += _propagation(path, at, m, c)
     return found
 
 
-def _propagation(at: str, m: Body, c: Body) -> list[Cause]:
+def _propagation(path: str, at: str, m: Body, c: Body) -> list[Cause]:
+    # Upstream reports mountPropagation (and sub-paths) without the mount's index.
     found: list[Cause] = []
     value = m.get("mountPropagation")
     if value is not None and value not in _PROPAGATION:
-        found.append(not_supported(f"{at}.mountPropagation", value, _PROPAGATION))
+        found.append(not_supported(f"{path}.mountPropagation", value, _PROPAGATION))
     if value == "Bidirectional" and not (c.get("securityContext") or {}).get("privileged"):
         found.append(
             forbidden(
-                f"{at}.mountPropagation",
+                f"{path}.mountPropagation",
                 "Bidirectional mount propagation is available only to privileged containers",
             )
         )
     recursive = m.get("recursiveReadOnly")
     if recursive is not None and recursive != "Disabled":
-        path = f"{at}.recursiveReadOnly"
+        where = f"{at}.recursiveReadOnly"
         if recursive not in ("Enabled", "IfPossible"):
             supported = ("Disabled", "Enabled", "IfPossible")
-            found.append(not_supported(path, recursive, supported))
+            found.append(not_supported(where, recursive, supported))
         elif not m.get("readOnly"):
-            found.append(forbidden(path, "may only be specified when readOnly is true"))
+            found.append(forbidden(where, "may only be specified when readOnly is true"))
         elif value not in (None, "None"):
             found.append(
                 forbidden(
-                    path, "may only be specified when mountPropagation is None or not specified"
+                    where, "may only be specified when mountPropagation is None or not specified"
                 )
             )
     return found

@@ -93,6 +93,10 @@ def _named(spec: Body, path: str) -> list[Cause]:
 
 def _host_network(spec: Body, path: str, is_pod: bool) -> list[Cause]:
     found: list[Cause] = []
+    if spec.get("hostUsers") is False:
+        for name in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(name):
+                found.append(forbidden(f"{path}.{name}", "when `hostUsers` is false"))
     if not spec.get("hostNetwork"):
         return found
     for i, c in enumerate(spec.get("containers") or ()):

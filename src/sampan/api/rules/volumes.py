@@ -58,6 +58,7 @@ _NEEDED = {
 def volumes(path: str, values: Sequence[Body]) -> tuple[dict[str, Body], list[Cause]]:
     """All volumes by name, and what is wrong with them."""
     known: dict[str, Body] = {}
+    seen: set[str] = set()
     found: list[Cause] = []
     for i, volume in enumerate(values):
         at, name = f"{path}[{i}]", volume.get("name") or ""
@@ -66,11 +67,13 @@ def volumes(path: str, values: Sequence[Body]) -> tuple[dict[str, Body], list[Ca
             problems.append(required(f"{at}.name"))
         else:
             problems += checked(f"{at}.name", name, names.dns1123_label)
-        if name in known:
+        if name in seen:
             problems.append(duplicate(f"{at}.name", name))
+        seen.add(name)
         found += problems
-        # A broken volume is still there for the mounts: one message, not two.
-        known.setdefault(name, volume)
+        # As upstream has it, mounts of a broken volume are reported as not found besides.
+        if not problems:
+            known[name] = volume
     return known, found
 
 
