@@ -1,0 +1,577 @@
+"""Deployment: ReplicaSets that follow one another, step by step within maxSurge and
+maxUnavailable. Every step is one plan; the next one is made once the caches show this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sampan.api.obj import Body, Key, Obj
+from sampan.control.plan import (
+    Action,
+    Again,
+    Caches,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    SetStatus,
+    Trigger,
+    Update,
+    own,
+    owned,
+)
+from sampan.controllers import pods as podlib
+from sampan.controllers import rollout as r
+from sampan.lib.clock import parse_rfc3339, rfc3339
+from sampan.lib.selectors import from_label_selector
+
+_SETS = "replicasets.apps"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A Deployment, its ReplicaSets, those it may adopt, whether pods of old sets still run, and
+    the body that already has the name the next new set would get."""
+
+    body: Body
+    owned: tuple[Obj, ...]
+    adoptable: tuple[Obj, ...]
+    old_pods_run: Callable[[Body | None], bool]
+    named: Callable[[str], Obj | None]
+
+
+class DeploymentController:
+    name = "deployment-controller"
+    workers = 5
+    resource = "deployments.apps"
+
+    def __init__(self) -> None:
+        self.triggers: tuple[Trigger, ...] = (
+            own(self.resource),
+            owned(_SETS, self.resource, "Deployment"),
+            Trigger(_SETS, self._adopters),
+            Trigger("pods", self._keys_of_pod),
+        )
+        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
+            _SETS: {"orphan": podlib.orphan_namespace}
+        }
+
+    def _adopters(self, rs: Obj, caches: Caches) -> Iterable[Key]:
+        if rs.controller is None and not rs.is_deleting:
+            for d in caches[self.resource].list(rs.namespace):
+                if from_label_selector(d.spec.get("selector")).matches(rs.labels):
+                    yield d.key
+
+    def _keys_of_pod(self, pod: Obj, caches: Caches) -> Iterable[Key]:
+        """Recreate waits for the old pods to be gone."""
+        ref = pod.controller
+        if ref is None or ref.get("kind") != "ReplicaSet":
+            return
+        rs = caches[_SETS].get(pod.namespace, ref["name"])
+        if rs is None or rs.controller is None or rs.controller.get("kind") != "Deployment":
+            return
+        d = caches[self.resource].get(pod.namespace, rs.controller["name"])
+        if d is not None and not r.is_rolling(d.body):
+            yield d.key
+
+    def observe(self, key: Key, caches: Caches) -> View | None:
+        d = caches[self.resource].get(key.namespace, key.name)
+        if d is None:
+            return None
+        sets = caches[_SETS]
+        selector = from_label_selector(d.spec.get("selector"))
+        mine = tuple(s for s in sets.by("owner", d.uid) if (s.controller or {})["uid"] == d.uid)
+        adoptable = tuple(
+            s
+            for s in sets.by("orphan", key.namespace)
+            if selector.matches(s.labels) and not s.is_deleting and not d.is_deleting
+        )
+
+        def old_pods_run(new: Body | None) -> bool:
+            skip = new["metadata"]["uid"] if new else ""
+            return any(
+                not podlib.is_finished(p.body)
+                for s in (*mine, *adoptable)
+                if s.uid != skip
+                for p in caches["pods"].by("owner", s.uid)
+            )
+
+        return View(
+            d.body, mine, adoptable, old_pods_run, lambda name: sets.get(key.namespace, name)
+        )
+
+    def plan(self, view: View, now: float) -> Sequence[Action]:
+        return _Step(view, now).run()
+
+
+@dataclass(slots=True)
+class _Step:
+    """One plan in the making. ``sets`` are edited copies: later decisions of the same plan see the
+    scaling of earlier ones, as the ReplicaSets will be."""
+
+    view: View
+    now: float
+    actions: list[Action] = field(default_factory=list)
+    status: Body = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)  # annotations of the Deployment
+
+    @property
+    def d(self) -> Body:
+        return self.view.body
+
+    def run(self) -> Sequence[Action]:
+        d = self.d
+        self.status = dict(d.get("status") or {})
+        self.notes = dict(r.annotations(d))
+        sets = self._claim()
+        if "deletionTimestamp" in d["metadata"]:
+            self._write_status(self._counted(sets, r.find_new(d, sets)))
+            return self.actions
+        self._note_pause()
+        if d["spec"].get("paused") or self._is_scaling(sets):
+            self._sync(sets)
+        elif r.is_rolling(d):
+            self._roll(sets)
+        else:
+            self._recreate(sets)
+        return self.actions
+
+    # -- ReplicaSets ---------------------------------------------------------------------------
+
+    def _claim(self) -> list[Body]:
+        d = self.d
+        selector = from_label_selector(d["spec"].get("selector"))
+        uid = d["metadata"]["uid"]
+        mine = []
+        for s in self.view.owned:
+            if selector.matches(s.labels) or "deletionTimestamp" in d["metadata"]:
+                mine.append(s.body)
+            else:
+                ref = {"$patch": "delete", "uid": uid}
+                patch = {"metadata": {"uid": s.uid, "ownerReferences": [ref]}}
+                self.actions.append(Patch(s.key, patch, kind="strategic"))
+        for s in self.view.adoptable:
+            ref = podlib.owner_reference(d, api_version="apps/v1", kind="Deployment")
+            patch = {"metadata": {"uid": s.uid, "ownerReferences": [ref]}}
+            self.actions.append(Patch(s.key, patch, kind="strategic"))
+            mine.append(s.body)
+        return r.by_age(mine)
+
+    def _is_scaling(self, sets: list[Body]) -> bool:
+        wanted = str(r.replicas(self.d))
+        return any(
+            r.replicas(s) > 0 and r.annotations(s).get(r.DESIRED, wanted) != wanted for s in sets
+        )
+
+    def _new_set(self, sets: list[Body], *, create: bool) -> tuple[Body | None, list[Body], bool]:
+        """(new set, old sets, whether the plan ends here: a set is being made or brought up to
+        date)."""
+        d = self.d
+        new = r.find_new(d, sets)
+        old = [s for s in sets if s is not new]
+        number = max((r.revision(s) for s in old), default=0) + 1
+        if new is not None:
+            notes = r.with_revision(r.copied_annotations(d, r.annotations(new)), number)
+            minimum = d["spec"].get("minReadySeconds", 0)
+            stale = new["spec"].get("minReadySeconds", 0) != minimum
+            if notes != r.annotations(new) or stale:
+                body = _edited(new, notes=notes)
+                if stale:
+                    body["spec"]["minReadySeconds"] = minimum
+                self.actions.append(Update(_SETS, body))
+                sets[sets.index(new)] = body
+                new = body
+            self.notes[r.REVISION] = r.annotations(new).get(r.REVISION, str(number))
+            if self._has_deadline and r.condition(self.d, "Progressing") is None:
+                name = new["metadata"]["name"]
+                self._progress("True", "FoundNewReplicaSet", f'Found new replica set "{name}"')
+            return new, old, False
+        if not create:
+            return None, old, False
+        self._create(sets, number)
+        return None, old, True
+
+    def _create(self, sets: list[Body], number: int) -> None:
+        d = self.d
+        collisions = int(self.status.get("collisionCount", 0))
+        template = d["spec"]["template"]
+        digest = r.template_hash(template, collisions)
+        name = f"{d['metadata']['name']}-{digest}"
+        taken = self.view.named(name)
+        if taken is not None and not taken.is_deleting:
+            # Another template hashed to the same name: the next count gives another one.
+            self.status["collisionCount"] = collisions + 1
+            self._write_status(self.status)
+            return
+        size = r.new_size(d, sets, 0)
+        labels = {**(template["metadata"].get("labels") or {}), r.HASH: digest}
+        selector = d["spec"]["selector"]
+        notes = r.with_revision(r.copied_annotations(d, {}), number)
+        body: Body = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {
+                "name": name,
+                "namespace": d["metadata"]["namespace"],
+                "labels": labels,
+                "annotations": {**notes, **r.size_annotations(d)},
+                "ownerReferences": [
+                    podlib.owner_reference(d, api_version="apps/v1", kind="Deployment")
+                ],
+            },
+            "spec": {
+                "replicas": size,
+                "selector": {
+                    **selector,
+                    "matchLabels": {**(selector.get("matchLabels") or {}), r.HASH: digest},
+                },
+                "template": {**template, "metadata": {**template["metadata"], "labels": labels}},
+            },
+        }
+        if d["spec"].get("minReadySeconds"):
+            body["spec"]["minReadySeconds"] = d["spec"]["minReadySeconds"]
+        text = f"Scaled up replica set {name} from 0 to {size}"
+        scaled: Sequence[Action] = (
+            [Emit(d, "Normal", "ScalingReplicaSet", text)] if size > 0 else []
+        )
+        self.actions.append(
+            Create(_SETS, body, done=lambda _: scaled, failed=lambda e: self._refused(name, e))
+        )
+        self.notes[r.REVISION] = str(number)
+        if self._has_deadline:
+            self._progress("True", "NewReplicaSetCreated", f'Created new replica set "{name}"')
+        self._write_status(self._counted(sets, None))
+
+    def _refused(self, name: str, error: str) -> Sequence[Action]:
+        text = f'Failed to create new replica set "{name}": {error}'
+        actions: list[Action] = [Emit(self.d, "Warning", "ReplicaSetCreateError", text)]
+        if self._has_deadline:
+            patch = {"status": {"conditions": [
+                self._condition("Progressing", "False", "ReplicaSetCreateError", text)
+            ]}}  # fmt: skip
+            meta = self.d["metadata"]
+            key = Key(DeploymentController.resource, meta["namespace"], meta["name"])
+            actions.append(Patch(key, patch, "strategic", "status"))
+        return actions
+
+    def _resize(self, sets: list[Body], target: Body, size: int) -> bool:
+        """Scale *target*; whether its size changed. Its size annotations are kept true."""
+        notes = {**r.annotations(target), **r.size_annotations(self.d)}
+        before = r.replicas(target)
+        if before == size and notes == r.annotations(target):
+            return False
+        body = _edited(target, notes=notes)
+        body["spec"]["replicas"] = size
+        # The set may already be updated by this plan: one write carries both.
+        self.actions = [
+            a for a in self.actions
+            if not (isinstance(a, Update) and a.body["metadata"]["uid"] == body["metadata"]["uid"])
+        ]  # fmt: skip
+        self.actions.append(Update(_SETS, body))
+        for i, s in enumerate(sets):
+            if s["metadata"]["uid"] == body["metadata"]["uid"]:
+                sets[i] = body
+        if before != size:
+            way = "up" if size > before else "down"
+            name = body["metadata"]["name"]
+            text = f"Scaled {way} replica set {name} from {before} to {size}"
+            self.actions.append(Emit(self.d, "Normal", "ScalingReplicaSet", text))
+        return before != size
+
+    # -- strategies ----------------------------------------------------------------------------
+
+    def _roll(self, sets: list[Body]) -> None:
+        d = self.d
+        new, old, ended = self._new_set(sets, create=True)
+        if ended or new is None:
+            return
+        size, total = r.replicas(new), r.replicas(d)
+        if size != total:
+            wanted = total if size > total else r.new_size(d, sets, size)
+            if wanted != size:
+                self._resize(sets, new, wanted)
+                self._progress_status(sets)
+                return
+        if self._shrink_old(sets, new, old):
+            self._progress_status(sets)
+            return
+        if self._is_complete(d.get("status") or {}):
+            self._forget(old)
+        self._progress_status(sets)
+
+    def _shrink_old(self, sets: list[Body], new: Body, old: list[Body]) -> bool:
+        d = self.d
+        old = [s for s in old if r.replicas(s) > 0]
+        if not old:
+            return False
+        minimum = r.replicas(d) - r.max_unavailable(d)
+        new_unavailable = r.replicas(new) - r.count(new, "availableReplicas")
+        room = sum(r.replicas(s) for s in sets) - minimum - new_unavailable
+        if room <= 0:
+            return False
+        sizes = {s["metadata"]["uid"]: r.replicas(s) for s in old}
+        cleaned = 0
+        for s in old:  # first those that serve nobody
+            available = r.count(s, "availableReplicas")
+            part = min(room - cleaned, sizes[s["metadata"]["uid"]] - available)
+            if part > 0:
+                sizes[s["metadata"]["uid"]] -= part
+                cleaned += part
+        spare = sum(r.count(s, "availableReplicas") for s in sets) - minimum
+        for s in old:
+            part = min(sizes[s["metadata"]["uid"]], max(spare, 0))
+            sizes[s["metadata"]["uid"]] -= part
+            spare -= part
+        moved = [self._resize(sets, s, sizes[s["metadata"]["uid"]]) for s in old
+                 if sizes[s["metadata"]["uid"]] != r.replicas(s)]  # fmt: skip
+        return any(moved)
+
+    def _recreate(self, sets: list[Body]) -> None:
+        new, old, _ = self._new_set(sets, create=False)
+        live = [s for s in old if r.replicas(s) > 0]
+        if live:
+            for s in live:
+                self._resize(sets, s, 0)
+            self._progress_status(sets)
+            return
+        if self.view.old_pods_run(new):
+            self._progress_status(sets)
+            return
+        if new is None:
+            _, _, ended = self._new_set(sets, create=True)
+            if ended:
+                return
+        elif r.replicas(new) != r.replicas(self.d):
+            self._resize(sets, new, r.replicas(self.d))
+        if self._is_complete(self.d.get("status") or {}):
+            self._forget(old)
+        self._progress_status(sets)
+
+    def _sync(self, sets: list[Body]) -> None:
+        """Scaling outside of a rollout's steps, and everything a paused Deployment still does."""
+        d = self.d
+        new, old, _ = self._new_set(sets, create=False)
+        self._scale(sets, new, old)
+        if d["spec"].get("paused"):
+            self._forget(old)
+        self._write_status(self._counted(sets, new))
+
+    def _scale(self, sets: list[Body], new: Body | None, old: list[Body]) -> None:
+        d = self.d
+        total = r.replicas(d)
+        active = [s for s in sets if r.replicas(s) > 0]
+        if len(active) <= 1:
+            only = active[0] if active else new or (old[-1] if old else None)
+            if only is not None:
+                self._resize(sets, only, total)
+            return
+        if new is not None and self._is_saturated(new):
+            for s in old:
+                if r.replicas(s) > 0:
+                    self._resize(sets, s, 0)
+            return
+        if not r.is_rolling(d):
+            return
+        allowed = total + r.max_surge(d) if total > 0 else 0
+        to_add = allowed - sum(r.replicas(s) for s in active)
+        # Larger sets first; of equal ones the newer where it grows, the older where it shrinks.
+        ordered = r.by_age(active)
+        if to_add > 0:
+            ordered.reverse()
+        ordered.sort(key=r.replicas, reverse=True)
+        sizes, added = [], 0
+        for s in ordered:
+            part = r.proportion(d, s, to_add, added)
+            sizes.append(r.replicas(s) + part)
+            added += part
+        if sizes:
+            sizes[0] = max(0, sizes[0] + to_add - added)
+        for s, size in zip(ordered, sizes, strict=True):
+            self._resize(sets, s, size)
+
+    def _is_saturated(self, new: Body) -> bool:
+        total = r.replicas(self.d)
+        return (
+            r.annotations(new).get(r.DESIRED) == str(total)
+            and r.replicas(new) == total
+            and r.count(new, "availableReplicas") == total
+        )
+
+    def _forget(self, old: list[Body]) -> None:
+        """Delete the oldest revisions beyond revisionHistoryLimit."""
+        limit = self.d["spec"].get("revisionHistoryLimit")
+        if limit is None:
+            return
+        alive = [s for s in old if "deletionTimestamp" not in s["metadata"]]
+        for s in sorted(alive, key=r.revision)[: max(0, len(alive) - int(limit))]:
+            meta = s["metadata"]
+            settled = meta.get("generation", 0) <= r.count(s, "observedGeneration")
+            if r.count(s, "replicas") or r.replicas(s) or not settled:
+                continue
+            self.actions.append(Delete(Key(_SETS, meta["namespace"], meta["name"]), meta["uid"]))
+
+    # -- status --------------------------------------------------------------------------------
+
+    @property
+    def _has_deadline(self) -> bool:
+        seconds = self.d["spec"].get("progressDeadlineSeconds")
+        return seconds is not None and seconds != 2147483647
+
+    def _condition(self, kind: str, status: str, reason: str, message: str) -> Body:
+        at = rfc3339(self.now)
+        return {
+            "type": kind, "status": status, "lastUpdateTime": at, "lastTransitionTime": at,
+            "reason": reason, "message": message,
+        }  # fmt: skip
+
+    def _progress(self, status: str, reason: str, message: str, *, refresh: bool = False) -> None:
+        new = self._condition("Progressing", status, reason, message)
+        conditions = self.status.get("conditions") or []
+        self.status["conditions"] = r.set_condition(conditions, new, refresh=refresh)
+
+    def _note_pause(self) -> None:
+        """Pausing stops the progress deadline; resuming starts it anew."""
+        if not self._has_deadline:
+            return
+        current = r.condition(self.d, "Progressing")
+        if current is not None and current.get("reason") == "ProgressDeadlineExceeded":
+            return
+        was_paused = current is not None and current.get("reason") == "DeploymentPaused"
+        if self.d["spec"].get("paused") and not was_paused:
+            self._progress("Unknown", "DeploymentPaused", "Deployment is paused")
+        elif not self.d["spec"].get("paused") and was_paused:
+            self._progress("Unknown", "DeploymentResumed", "Deployment is resumed")
+
+    def _counted(self, sets: list[Body], new: Body | None) -> Body:
+        d = self.d
+        available = sum(r.count(s, "availableReplicas") for s in sets)
+        unavailable = max(0, sum(r.replicas(s) for s in sets) - available)
+        counts = {
+            "replicas": sum(r.count(s, "replicas") for s in sets),
+            "updatedReplicas": r.count(new, "replicas"),
+            "readyReplicas": sum(r.count(s, "readyReplicas") for s in sets),
+            "availableReplicas": available,
+            "unavailableReplicas": unavailable,
+        }
+        status: Body = {"observedGeneration": d["metadata"].get("generation", 0)}
+        status.update({k: v for k, v in counts.items() if v})
+        status["terminatingReplicas"] = sum(r.count(s, "terminatingReplicas") for s in sets)
+        if "collisionCount" in self.status:
+            status["collisionCount"] = self.status["collisionCount"]
+        enough = available >= r.replicas(d) - r.max_unavailable(d)
+        has = "has" if enough else "does not have"
+        condition = self._condition(
+            "Available",
+            "True" if enough else "False",
+            f"MinimumReplicas{'A' if enough else 'Una'}vailable",
+            f"Deployment {has} minimum availability.",
+        )
+        conditions = self.status.get("conditions") or []
+        status["conditions"] = r.set_condition(conditions, condition)
+        return status
+
+    def _is_complete(self, status: Body) -> bool:
+        total = r.replicas(self.d)
+        return (
+            status.get("updatedReplicas", 0) == total
+            and status.get("replicas", 0) == total
+            and status.get("availableReplicas", 0) == total
+            and status.get("observedGeneration", 0) >= self.d["metadata"].get("generation", 0)
+        )
+
+    def _progress_status(self, sets: list[Body]) -> None:
+        d = self.d
+        old: Body = d.get("status") or {}
+        new_set = r.find_new(d, sets)
+        status = self._counted(sets, new_set)
+        self.status = status
+        if not self._has_deadline:
+            status["conditions"] = [c for c in status["conditions"] if c["type"] != "Progressing"]
+        current = r.condition({"status": status}, "Progressing")
+        reason = current.get("reason") if current else ""
+        steady = (
+            status.get("replicas", 0) == status.get("updatedReplicas", 0)
+            and reason == "NewReplicaSetAvailable"
+        )
+        if self._has_deadline and not steady:
+            if new_set is not None:
+                who = f'ReplicaSet "{new_set["metadata"]["name"]}"'
+            else:
+                who = f'Deployment "{d["metadata"]["name"]}"'
+            if self._is_complete(status):
+                text = f"{who} has successfully progressed."
+                self._progress("True", "NewReplicaSetAvailable", text)
+            elif self._progressed(status, old):
+                text = f"{who} is progressing."
+                self._progress("True", "ReplicaSetUpdated", text, refresh=True)
+            elif current is not None and self._timed_out(current):
+                text = f"{who} has timed out progressing."
+                self._progress("False", "ProgressDeadlineExceeded", text)
+        self._copy_failures(sets, new_set)
+        self._write_status(self.status)
+
+    @staticmethod
+    def _progressed(new: Body, old: Body) -> bool:
+        def outdated(s: Body) -> int:
+            return int(s.get("replicas", 0)) - int(s.get("updatedReplicas", 0))
+
+        return outdated(new) < outdated(old) or any(
+            new.get(k, 0) > old.get(k, 0)
+            for k in ("updatedReplicas", "readyReplicas", "availableReplicas")
+        )
+
+    def _deadline(self, condition: Body) -> float:
+        since = parse_rfc3339(condition["lastUpdateTime"])
+        return since + float(self.d["spec"]["progressDeadlineSeconds"])
+
+    def _timed_out(self, condition: Body) -> bool:
+        if condition.get("reason") == "NewReplicaSetAvailable":
+            return False
+        if condition.get("reason") == "ProgressDeadlineExceeded":
+            return True
+        return self._deadline(condition) < self.now
+
+    def _copy_failures(self, sets: list[Body], new: Body | None) -> None:
+        found = r.condition(new, "ReplicaFailure") if new else None
+        if found is None:
+            found = next((c for s in sets if (c := r.condition(s, "ReplicaFailure"))), None)
+        conditions = [c for c in self.status["conditions"] if c["type"] != "ReplicaFailure"]
+        if found is not None:
+            copy = self._condition(
+                "ReplicaFailure", found["status"], found.get("reason", ""), found.get("message", "")
+            )
+            old = self.status["conditions"]
+            self.status["conditions"] = r.set_condition(old, copy)
+        else:
+            self.status["conditions"] = conditions
+
+    def _write_status(self, status: Body) -> None:
+        """One write carries status and revision annotation, where either changed."""
+        d = self.d
+        self._watch_deadline(status)
+        same_notes = self.notes == r.annotations(d)
+        if status == (d.get("status") or {}) and same_notes:
+            return
+        meta = d["metadata"] if same_notes else {**d["metadata"], "annotations": self.notes}
+        body = {**d, "metadata": meta, "status": status}
+        self.actions.append(SetStatus(DeploymentController.resource, body))
+
+    def _watch_deadline(self, status: Body) -> None:
+        current = r.condition({"status": status}, "Progressing")
+        if current is None or not self._has_deadline or self.d["spec"].get("paused"):
+            return
+        done = ("ProgressDeadlineExceeded", "NewReplicaSetAvailable")
+        if current.get("reason") in done or self._is_complete(status):
+            return
+        # A second later: the deadline has passed then, whatever was cut off its times.
+        self.actions.append(Again(max(0.0, self._deadline(current) - self.now) + 1.0))
+
+
+def _edited(body: Body, *, notes: dict[str, str]) -> Body:
+    """A copy whose annotations and top-level spec may be changed."""
+    return {
+        **body,
+        "metadata": {**body["metadata"], "annotations": notes},
+        "spec": dict(body["spec"]),
+    }
