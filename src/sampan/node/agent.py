@@ -18,6 +18,7 @@ from sampan.node import register
 from sampan.node import stimuli as st
 from sampan.node.events import EventSink, node_reference
 from sampan.node.feed import Feed
+from sampan.node.logs import drop_stale_logs
 from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxState
 from sampan.node.streams import Streams
 from sampan.node.volumes import DirectoryVolumes, SimulatedVolumes, TmpfsSeam, Volumes
@@ -84,7 +85,7 @@ class Agent:
             fields=f"spec.nodeName={node_name}",
         )
         self._services = Feed(client, "services")
-        sources = ApiSources(client)
+        sources = ApiSources(client, clock)
         volumes: Volumes = SimulatedVolumes()
         if data_dir is not None:
             volumes = DirectoryVolumes(
@@ -196,6 +197,8 @@ class Agent:
             for uid in volumes.known():
                 if uid not in self.workers:
                     self._spawn(volumes.unmount(uid, remove=True))
+        if self._around.log_root is not None:
+            drop_stale_logs(self._around.log_root, set(self.workers))
 
     # ---- the runtime ---------------------------------------------------------------------------
 
@@ -343,19 +346,31 @@ class Agent:
 class ApiSources:
     """Config maps, secrets and tokens, from the API."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
+        self._clock = clock
+        self._read: dict[tuple[str, str, str], tuple[float, Body | None]] = {}
         self._under_way: dict[tuple[str, str, str], asyncio.Task[Body | None]] = {}
 
-    async def config(self, resource: str, namespace: str, name: str) -> Body | None:
+    async def config(
+        self, resource: str, namespace: str, name: str, *, max_age: float = 0.0
+    ) -> Body | None:
         """Reads of one object that overlap are one call."""
         key = (resource, namespace, name)
+        if max_age:
+            now = self._clock.now()
+            self._read = {k: v for k, v in self._read.items() if v[0] > now - max_age}
+            if key in self._read:
+                return self._read[key][1]
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._get(*key))
             self._under_way[key] = task
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
-        return await asyncio.shield(task)
+        body = await asyncio.shield(task)
+        if max_age:
+            self._read[key] = (self._clock.now(), body)
+        return body
 
     async def _get(self, resource: str, namespace: str, name: str) -> Body | None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,13 @@ def pod_log_dir(root: Path, pod: Body) -> Path:
 def log_path(root: Path, pod: Body, container: str, attempt: int) -> Path:
     """One file per attempt: ``<namespace>_<pod>_<uid>/<container>/<attempt>.log``."""
     return pod_log_dir(root, pod) / container / f"{attempt}.log"
+
+
+def drop_stale_logs(root: Path, uids: set[str]) -> None:
+    """Remove the logs of pods that are not among *uids*."""
+    for directory in root.iterdir() if root.is_dir() else ():
+        if directory.name.rpartition("_")[2] not in uids:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 async def read(

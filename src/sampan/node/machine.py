@@ -109,12 +109,11 @@ class PodMachine:
     @property
     def settled(self) -> bool:
         """No operation is under way whose outcome will change the status in a moment."""
-        return not (
-            self._volumes == "mounting"
-            or self.sandbox_stage in ("starting", "stopping")
-            or any(u.stage in FLIGHT for u in self.units.values())
-            or (self.deleting and self._delete == "")
-        )
+        if any(u.stage in FLIGHT for u in self.units.values()):
+            return False
+        if self.winding:
+            return not (self.deleting and self._delete == "")
+        return self._volumes != "mounting" and self.sandbox_stage not in ("starting", "stopping")
 
     # ---- stimuli -------------------------------------------------------------------------------
 
@@ -160,6 +159,10 @@ class PodMachine:
             any(c.name == u.name for c in self.sandbox.containers)  # type: ignore[union-attr]
             for u in mains
         )
+        if self.sandbox is None and not self.frozen:
+            for unit in self._of("init"):
+                if unit.succeeded:
+                    unit.stage = IDLE  # a new sandbox is initialised anew
 
     def _adopt(self, unit: Unit, boxes: tuple[SandboxState, ...], before: Body) -> None:
         found = sorted(

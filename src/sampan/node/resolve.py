@@ -42,6 +42,7 @@ class Context:
     volumes: Mapping[str, str] = field(default_factory=dict)
     sub_path: Callable[[str, str], tuple[str, bool]] = lambda base, sub: (f"{base}/{sub}", False)
     extra: tuple[Mount, ...] = ()
+    refreshing: bool = False  # contents that are a few seconds old will do
 
 
 def references(container: Body) -> set[tuple[str, str]]:

@@ -8,7 +8,7 @@ from sampan.api.obj import Body
 from sampan.lib.clock import rfc3339
 from sampan.lib.quantity import parse
 from sampan.node.runtime.base import ContainerState
-from sampan.node.units import ALIVE, EXITED, HOOK, RUNNING, STOPPING, Unit
+from sampan.node.units import ALIVE, EXITED, FLIGHT, HOOK, RUNNING, STOPPING, Unit
 
 if TYPE_CHECKING:
     from sampan.node.machine import PodMachine
@@ -144,16 +144,14 @@ def _phase(machine: PodMachine) -> str:
         return "Failed"
     mains = [u for u in machine.units.values() if u.role == "main"]
     inits = [u for u in machine.units.values() if u.role != "main"]
-    alive = [u for u in mains if u.stage in ALIVE]
-    ran = [u for u in mains if u.current is not None]
+    ran = [u for u in mains if u.current is not None and not (u.stage == HOOK and not u.last)]
     for unit in inits:
         if unit.role == "init" and unit.stage == EXITED and not unit.succeeded:
             if machine._has_finished(unit):
                 return "Failed"
-    if machine.winding and (machine.deleting or not alive) and machine.sandbox_stage == "none":
-        if not any(u.stage in ALIVE for u in machine.units.values()):
-            done = len(ran) == len(mains) and all(_exit(u) == 0 for u in mains)
-            return "Succeeded" if done else "Failed"
+    if machine.winding and not any(u.stage in ALIVE | FLIGHT for u in machine.units.values()):
+        done = len(ran) == len(mains) and all(_exit(u) == 0 for u in mains)
+        return "Succeeded" if done else "Failed"
     started = machine.initialised or bool(ran)
     if not started or len(ran) < len(mains):
         return "Pending"

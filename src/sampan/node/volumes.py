@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,8 @@ from sampan.node.payload import Entry, write_payload
 from sampan.node.resolve import Context, pod_field, resource_field
 from sampan.node.runtime.base import RuntimeFailure
 
-REFRESH = 60.0  # seconds within which a changed config map or secret reaches its volumes
+REFRESH = 45.0  # seconds between looks for changes of the contents of a pod's volumes
+CACHED = 15.0  # seconds for which pods of a node share what such a look has read
 
 
 class VolumeFailure(Exception):
@@ -33,8 +34,11 @@ class VolumeFailure(Exception):
 class Sources(Protocol):
     """Where the contents of volumes come from: the API, as the node may read it."""
 
-    async def config(self, resource: str, namespace: str, name: str) -> Body | None:
-        """A config map (``configmaps``) or secret (``secrets``); None when there is none."""
+    async def config(
+        self, resource: str, namespace: str, name: str, *, max_age: float = 0.0
+    ) -> Body | None:
+        """A config map (``configmaps``) or secret (``secrets``); None when there is none. It may
+        have been read up to *max_age* seconds ago."""
         ...
 
     async def token(
@@ -216,7 +220,8 @@ class DirectoryVolumes:
     ) -> Mapping[str, Entry]:
         name = source.get("name") or source.get("secretName") or ""
         namespace = context.pod["metadata"].get("namespace", "")
-        body = await self._sources.config(resource, namespace, name)
+        age = CACHED if context.refreshing else 0.0
+        body = await self._sources.config(resource, namespace, name, max_age=age)
         kind = "configmap" if resource == "configmaps" else "secret"
         if body is None:
             if source.get("optional"):
@@ -287,7 +292,7 @@ class DirectoryVolumes:
             kind = next((k for k in volume if k != "name"), "emptyDir")
             if kind not in _KINDS:
                 continue
-            await self._fill(context, volume, kind)
+            await self._fill(replace(context, refreshing=True), volume, kind)
             waits.append(REFRESH)
         now = self._clock.now()
         waits += [t.refresh_at - now for t in self._pods.get(uid, _Pod()).tokens.values()]

@@ -37,7 +37,7 @@ from sampan.node.runtime.base import (
     SandboxState,
 )
 from sampan.node.statuswriter import StatusWriter
-from sampan.node.volumes import Sources, VolumeFailure, Volumes
+from sampan.node.volumes import REFRESH, Sources, VolumeFailure, Volumes
 
 log = logging.getLogger("sampan.node")
 
@@ -179,19 +179,17 @@ class PodWorker:
 
     async def _refresh(self) -> None:
         """Keep contents of volumes up to date for as long as the pod is served."""
-        wait = 60.0
-        while True:
+        wait = REFRESH if self.pod.spec.get("volumes") else 0.0
+        while wait:
+            await asyncio.sleep(wait)
+            if self.machine.winding:
+                return
             context = await self._context(None)
             try:
-                if self.machine.winding:
-                    return
                 wait = await self.around.volumes.refresh(context)
             except (VolumeFailure, RuntimeFailure, StatusError, Unknown, OSError) as failure:
                 log.warning("refreshing volumes of %s: %s", self.pod.key.path, failure)
-                wait = 60.0
-            if not wait:
-                return
-            await asyncio.sleep(wait)
+                wait = REFRESH
 
     async def _run_sandbox(self, what: st.RunSandbox) -> None:
         spec = sandbox_spec(
@@ -261,6 +259,8 @@ class PodWorker:
                 image=self._images.get(what.container),
                 log_path=self._log_path(what.container, what.attempt),
             )
+            if spec.log_path:
+                _make_parent(spec.log_path)
             await runtime.create_container(what.sandbox_id, spec)
         except RuntimeFailure as failure:
             reason = failure.reason or "CreateContainerError"
@@ -503,6 +503,10 @@ class PodWorker:
     def _drop_logs(self) -> None:
         if self.around.log_root is not None:
             shutil.rmtree(pod_log_dir(self.around.log_root, self.pod.body), ignore_errors=True)
+
+
+def _make_parent(path: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _remove_file(path: str) -> None:
