@@ -123,7 +123,7 @@ class _Step:
     def run(self) -> Sequence[Action]:
         d = self.d
         self.status = dict(d.get("status") or {})
-        self.notes = dict(r.annotations(d))
+        self.notes = dict(r.notes_of(d))
         sets = self._claim()
         if "deletionTimestamp" in d["metadata"]:
             self._write_status(self._counted(sets, r.find_new(d, sets)))
@@ -161,7 +161,7 @@ class _Step:
     def _is_scaling(self, sets: list[Body]) -> bool:
         wanted = str(r.replicas(self.d))
         return any(
-            r.replicas(s) > 0 and r.annotations(s).get(r.DESIRED, wanted) != wanted for s in sets
+            r.replicas(s) > 0 and r.notes_of(s).get(r.DESIRED, wanted) != wanted for s in sets
         )
 
     def _new_set(self, sets: list[Body], *, create: bool) -> tuple[Body | None, list[Body], bool]:
@@ -172,17 +172,17 @@ class _Step:
         old = [s for s in sets if s is not new]
         number = max((r.revision(s) for s in old), default=0) + 1
         if new is not None:
-            notes = r.with_revision(r.copied_annotations(d, r.annotations(new)), number)
+            notes = r.with_revision(r.copied_annotations(d, r.notes_of(new)), number)
             minimum = d["spec"].get("minReadySeconds", 0)
             stale = new["spec"].get("minReadySeconds", 0) != minimum
-            if notes != r.annotations(new) or stale:
+            if notes != r.notes_of(new) or stale:
                 body = _edited(new, notes=notes)
                 if stale:
                     body["spec"]["minReadySeconds"] = minimum
                 self.actions.append(Update(_SETS, body))
                 sets[sets.index(new)] = body
                 new = body
-            self.notes[r.REVISION] = r.annotations(new).get(r.REVISION, str(number))
+            self.notes[r.REVISION] = r.notes_of(new).get(r.REVISION, str(number))
             if self._has_deadline and r.condition(self.d, "Progressing") is None:
                 name = new["metadata"]["name"]
                 self._progress("True", "FoundNewReplicaSet", f'Found new replica set "{name}"')
@@ -257,9 +257,9 @@ class _Step:
 
     def _resize(self, sets: list[Body], target: Body, size: int) -> bool:
         """Scale *target*; whether its size changed. Its size annotations are kept true."""
-        notes = {**r.annotations(target), **r.size_annotations(self.d)}
+        notes = {**r.notes_of(target), **r.size_annotations(self.d)}
         before = r.replicas(target)
-        if before == size and notes == r.annotations(target):
+        if before == size and notes == r.notes_of(target):
             return False
         body = _edited(target, notes=notes)
         body["spec"]["replicas"] = size
@@ -393,7 +393,7 @@ class _Step:
     def _is_saturated(self, new: Body) -> bool:
         total = r.replicas(self.d)
         return (
-            r.annotations(new).get(r.DESIRED) == str(total)
+            r.notes_of(new).get(r.DESIRED) == str(total)
             and r.replicas(new) == total
             and r.count(new, "availableReplicas") == total
         )
@@ -473,12 +473,9 @@ class _Step:
 
     def _is_complete(self, status: Body) -> bool:
         total = r.replicas(self.d)
-        return (
-            status.get("updatedReplicas", 0) == total
-            and status.get("replicas", 0) == total
-            and status.get("availableReplicas", 0) == total
-            and status.get("observedGeneration", 0) >= self.d["metadata"].get("generation", 0)
-        )
+        counts = {status.get(k, 0) for k in ("updatedReplicas", "replicas", "availableReplicas")}
+        seen = int(status.get("observedGeneration", 0))
+        return counts == {total} and seen >= int(self.d["metadata"].get("generation", 0))
 
     def _progress_status(self, sets: list[Body]) -> None:
         d = self.d
@@ -550,7 +547,7 @@ class _Step:
         """One write carries status and revision annotation, where either changed."""
         d = self.d
         self._watch_deadline(status)
-        same_notes = self.notes == r.annotations(d)
+        same_notes = self.notes == r.notes_of(d)
         if status == (d.get("status") or {}) and same_notes:
             return
         meta = d["metadata"] if same_notes else {**d["metadata"], "annotations": self.notes}

@@ -1,4 +1,4 @@
-"""The arithmetic of a Deployment's rollout: pure functions over Deployment and ReplicaSet bodies."""
+"""The arithmetic of a Deployment's rollout: pure functions over the bodies of both kinds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def count(body: Body | None, name: str) -> int:
     return int(((body or {}).get("status") or {}).get(name, 0))
 
 
-def annotations(body: Body) -> dict[str, str]:
+def notes_of(body: Body) -> dict[str, str]:
     found: dict[str, str] = body["metadata"].get("annotations") or {}
     return found
 
@@ -41,7 +41,7 @@ def annotations(body: Body) -> dict[str, str]:
 def revision(body: Body) -> int:
     """The revision annotation as a number; 0 where there is none."""
     try:
-        return int(annotations(body).get(REVISION, 0))
+        return int(notes_of(body).get(REVISION, 0))
     except ValueError:
         return 0
 
@@ -117,7 +117,7 @@ def new_size(deployment: Body, sets: Sequence[Body], current: int) -> int:
 
 def copied_annotations(deployment: Body, old: dict[str, str]) -> dict[str, str]:
     """A set's annotations with the Deployment's put over them."""
-    given = {k: v for k, v in annotations(deployment).items() if k not in _NOT_COPIED}
+    given = {k: v for k, v in notes_of(deployment).items() if k not in _NOT_COPIED}
     return {**old, **given}
 
 
@@ -153,7 +153,7 @@ def _fraction(deployment: Body, replica_set: Body) -> int:
     if not replicas(deployment):
         return -size
     maximum = replicas(deployment) + max_surge(deployment)
-    before = annotations(replica_set).get(MAXIMUM, "")
+    before = notes_of(replica_set).get(MAXIMUM, "")
     known = int(before) if before.isdigit() else count(deployment, "replicas")
     if not known:
         return 0

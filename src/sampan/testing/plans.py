@@ -1,0 +1,141 @@
+"""A tiny world for plans: objects in a dictionary, actions carried out at once and in order.
+
+It has no watch, no conflicts and no time of its own. What plans do among delayed caches and
+failures is the business of the flow tests."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sampan.api.obj import Body, Key, Obj
+from sampan.control.plan import (
+    Action,
+    Again,
+    Controller,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    SetStatus,
+    Update,
+)
+from sampan.lib.clock import rfc3339
+
+
+class DictCache:
+    """One resource of a ``PlanWorld``."""
+
+    def __init__(self, world: PlanWorld, resource: str) -> None:
+        self._world = world
+        self._resource = resource
+
+    def get(self, namespace: str, name: str) -> Obj | None:
+        key = Key(self._resource, namespace, name)
+        body = self._world.objects.get(key)
+        return Obj.of(key, body, 1) if body is not None else None
+
+    def list(self, namespace: str = "") -> Sequence[Obj]:
+        return [
+            Obj.of(k, b, 1)
+            for k, b in self._world.objects.items()
+            if k.resource == self._resource and namespace in ("", k.namespace)
+        ]
+
+    def by(self, index: str, value: str) -> Sequence[Obj]:
+        index_of: Callable[[Obj], Iterable[str]]
+        if index == "owner":
+            index_of = lambda o: [r["uid"] for r in o.owners]  # noqa: E731
+        else:
+            index_of = self._world.indexes[self._resource][index]
+        return [o for o in self.list() if value in index_of(o)]
+
+
+class PlanWorld:
+    """Objects by key, events in order, and the clock as a plain number."""
+
+    def __init__(self, *controllers: Controller) -> None:
+        self.objects: dict[Key, Body] = {}
+        self.events: list[tuple[str, str]] = []  # (reason, message)
+        self.again: float | None = None
+        self.now = 1_000_000.0
+        self.refuse: Callable[[Key], str] = lambda _key: ""
+        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}
+        for c in controllers:
+            for resource, named in c.indexes.items():
+                self.indexes.setdefault(resource, {}).update(named)
+        self._serial = 0
+
+    def __getitem__(self, resource: str) -> DictCache:
+        return DictCache(self, resource)
+
+    def add(self, resource: str, body: Body) -> Body:
+        """Store a copy of *body* with a name, uid and creation time."""
+        body = copy.deepcopy(body)
+        self._serial += 1
+        meta = body.setdefault("metadata", {})
+        meta.setdefault("name", f"{meta.get('generateName', 'x-')}{self._serial:05d}")
+        meta.setdefault("namespace", "default")
+        meta["uid"] = f"uid-{self._serial}"
+        meta.setdefault("creationTimestamp", rfc3339(self.now))
+        meta["generation"] = 1
+        self.objects[Key(resource, meta["namespace"], meta["name"])] = body
+        return body
+
+    def step(self, controller: Controller, key: Key) -> Sequence[Action]:
+        """Observe, plan and carry out once; the actions that were planned."""
+        view = controller.observe(key, self)
+        actions = list(controller.plan(view, self.now)) if view is not None else []
+        for action in actions:
+            self.run(action)
+        return actions
+
+    def run(self, action: Action) -> None:
+        match action:
+            case Create(resource=resource, body=body, failed=failed, done=done):
+                meta = body["metadata"]
+                key = Key(resource, meta["namespace"], meta.get("name", ""))
+                if problem := self.refuse(key):
+                    self._all(failed(problem) if failed else ())
+                    return
+                made = self.add(resource, body)
+                made_key = Key(resource, meta["namespace"], made["metadata"]["name"])
+                self._all(done(Obj.of(made_key, made, 1)) if done else ())
+            case Update(resource=resource, body=body):
+                key = self._key(resource, body)
+                new = copy.deepcopy(body)
+                if new["spec"] != self.objects[key]["spec"]:
+                    new["metadata"]["generation"] += 1
+                self.objects[key] = new
+            case SetStatus(resource=resource, body=body):
+                self.objects[self._key(resource, body)] = copy.deepcopy(body)
+            case Patch(key=key, patch=patch):
+                self._patch(key, patch)
+            case Delete(key=key, done=done):
+                self.objects.pop(key, None)
+                self._all(done() if done else ())
+            case Emit(reason=reason, message=message):
+                self.events.append((reason, message))
+            case Again(after=after):
+                self.again = after if self.again is None else min(self.again, after)
+
+    def _all(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            self.run(action)
+
+    def _patch(self, key: Key, patch: Body) -> None:
+        """Owner references and conditions only: what the plans patch."""
+        body = self.objects[key]
+        for ref in patch.get("metadata", {}).get("ownerReferences", ()):
+            refs: list[Any] = body["metadata"].setdefault("ownerReferences", [])
+            refs[:] = [o for o in refs if o["uid"] != ref["uid"]]
+            if ref.get("$patch") != "delete":
+                refs.append(ref)
+        for condition in patch.get("status", {}).get("conditions", ()):
+            held = body.setdefault("status", {}).setdefault("conditions", [])
+            held[:] = [c for c in held if c["type"] != condition["type"]] + [condition]
+
+    @staticmethod
+    def _key(resource: str, body: Body) -> Key:
+        return Key(resource, body["metadata"]["namespace"], body["metadata"]["name"])
