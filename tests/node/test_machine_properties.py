@@ -115,7 +115,7 @@ def worlds(draw: hs.DrawFn) -> MachineWorld:
     return _world(pod, {n: draw(scripts) for n in names}, draw(hs.integers(0, 1 << 16)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(worlds(), actions)
 def test_a_pod_always_comes_to_an_end_when_it_is_deleted(
     world: MachineWorld, steps: list[tuple[float, str, int]]
@@ -132,7 +132,7 @@ def test_a_pod_always_comes_to_an_end_when_it_is_deleted(
     assert world.status["phase"] in TERMINAL
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(worlds(), actions)
 def test_phases_and_counts_never_go_back(
     world: MachineWorld, steps: list[tuple[float, str, int]]
@@ -158,7 +158,7 @@ def test_phases_and_counts_never_go_back(
             assert len(ran) <= 1 or (unit.role == "init" and lost)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(worlds(), actions)
 def test_left_alone_it_settles(world: MachineWorld, steps: list[tuple[float, str, int]]) -> None:
     for pause, what, which in steps:
@@ -171,7 +171,7 @@ def test_left_alone_it_settles(world: MachineWorld, steps: list[tuple[float, str
     assert len(world.answers) - count < 4 * 60 * len(world.machine.units)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(worlds(), actions)
 def test_the_same_story_gives_the_same_instructions(
     world: MachineWorld, steps: list[tuple[float, str, int]]
