@@ -78,8 +78,8 @@ class Watch(Protocol):
     """Changes in revision order, each exactly once. Iterating raises ``Compacted`` when the
     reader fell too far behind. ``position``: every change up to it has been delivered."""
 
-    position: int
-
+    @property
+    def position(self) -> int: ...
     def __aiter__(self) -> AsyncIterator[Sequence[Change]]: ...
     def close(self) -> None: ...
 

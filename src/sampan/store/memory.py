@@ -1,0 +1,43 @@
+"""The store of tests and virtual worlds: no disk, no threads, deterministic."""
+
+from __future__ import annotations
+
+from sampan.store.base import Delete, Put, Range, Record, Watch
+from sampan.store.hub import HISTORY, Hub, change_of, check
+
+
+class MemoryStore:
+    """A ``Store`` that is gone with its process."""
+
+    def __init__(self, *, volatile: tuple[str, ...] = (), history: int = HISTORY) -> None:
+        self._hub = Hub(history=history)
+
+    @property
+    def revision(self) -> int:
+        return self._hub.revision
+
+    async def get(self, key: str) -> Record | None:
+        return self._hub.get(key)
+
+    async def range(
+        self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0
+    ) -> Range:
+        return self._hub.range(prefix, start=start, limit=limit, revision=revision)
+
+    async def commit(self, *ops: Put | Delete) -> int:
+        currents = [self._hub.get(op.key) for op in ops]
+        for op, current in zip(ops, currents, strict=True):
+            check(op, current)
+        revision = self._hub.revision + 1
+        changes = [change_of(op, c, revision) for op, c in zip(ops, currents, strict=True)]
+        self._hub.publish(changes, revision)
+        return revision
+
+    def watch(self, prefix: str, *, since: int) -> Watch:
+        return self._hub.watch(prefix, since=since)
+
+    async def compact(self, revision: int) -> None:
+        self._hub.compact(revision)
+
+    async def close(self) -> None:
+        self._hub.close()

@@ -1,0 +1,237 @@
+"""The default store: everything in memory for readers, everything on disk before it is seen.
+
+A commit is checked against what is visible and what is on its way, gets the next revision, and
+waits in line. One writer thread takes the whole line as one transaction, so that many commits
+share one fsync; only then do readers and watches see them, in order. Commits of volatile keys
+(leases, events) take their place in the line but need no disk: they go along with a later
+transaction, and may be lost in a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampan.store.base import Change, Corrupt, Delete, Put, Range, Record, Watch
+from sampan.store.hub import Hub, change_of, check
+
+_APPLICATION = 0x53414D50  # "SAMP": marks the file as ours
+_BLOCK = 100_000  # revisions reserved on disk at a time
+_SCHEMA = (
+    f"PRAGMA application_id={_APPLICATION}",
+    "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL,"
+    " revision INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+)
+
+
+@dataclass(slots=True)
+class _Pending:
+    changes: list[Change]
+    revision: int
+    durable: bool
+    done: asyncio.Future[int]
+
+
+class SqliteStore:
+    """A ``Store`` in a directory. One process at a time may have it open."""
+
+    def __init__(
+        self, hub: Hub, db: sqlite3.Connection, lock: int, volatile: tuple[str, ...], reserved: int
+    ) -> None:
+        self._hub = hub
+        self._db = db
+        self._lock = lock
+        self._volatile = volatile
+        self._reserved = reserved
+        self._next = hub.revision
+        self._line: deque[_Pending] = deque()
+        self._overlay: dict[str, Record | None] = {}  # newest state that is not visible yet
+        self._lazy: dict[str, Record | None] = {}  # volatile changes that are not on disk
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._draining: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @staticmethod
+    async def open(directory: Path, *, volatile: tuple[str, ...] = ()) -> SqliteStore:
+        """The store in *directory*, made where there is none. Raises Corrupt."""
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            os.close(lock)
+            raise Corrupt(f"{directory} is in use by another process") from e
+        path = directory / "state.db"
+        try:
+            db, hub, reserved = _load(path)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
+            os.close(lock)
+            raise Corrupt(f"{path} is not a usable database: {e}") from e
+        except Corrupt:
+            os.close(lock)
+            raise
+        return SqliteStore(hub, db, lock, volatile, reserved)
+
+    @property
+    def revision(self) -> int:
+        return self._hub.revision
+
+    async def get(self, key: str) -> Record | None:
+        return self._hub.get(key)
+
+    async def range(
+        self, prefix: str, *, start: str = "", limit: int = 0, revision: int = 0
+    ) -> Range:
+        return self._hub.range(prefix, start=start, limit=limit, revision=revision)
+
+    def watch(self, prefix: str, *, since: int) -> Watch:
+        return self._hub.watch(prefix, since=since)
+
+    async def compact(self, revision: int) -> None:
+        self._hub.compact(revision)
+
+    async def commit(self, *ops: Put | Delete) -> int:
+        if self._closed:
+            raise Corrupt("the store is closed")
+        currents = [self._current(op.key) for op in ops]
+        for op, current in zip(ops, currents, strict=True):
+            check(op, current)
+        self._next += 1
+        revision = self._next
+        changes = [change_of(op, c, revision) for op, c in zip(ops, currents, strict=True)]
+        durable = not all(op.key.startswith(self._volatile) for op in ops)
+        if not durable and not self._line and revision <= self._reserved:
+            self._hub.publish(changes, revision)
+            self._remember(changes)
+            return revision
+        pending = _Pending(changes, revision, durable, asyncio.get_running_loop().create_future())
+        for change in changes:
+            self._overlay[change.key] = change.record
+        self._line.append(pending)
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        return await asyncio.shield(pending.done)
+
+    def _current(self, key: str) -> Record | None:
+        return self._overlay[key] if key in self._overlay else self._hub.get(key)
+
+    def _remember(self, changes: Sequence[Change]) -> None:
+        self._lazy.update((c.key, c.record) for c in changes)
+
+    async def _drain(self) -> None:
+        """Write and publish until the line is empty."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._line:
+                batch = tuple(self._line)
+                changes = [c for p in batch if p.durable for c in p.changes]
+                lazy, self._lazy = self._lazy, {}
+                error: BaseException | None = None
+                try:
+                    await loop.run_in_executor(self._writer, self._write, changes, lazy, self._next)
+                except sqlite3.Error as e:
+                    self._lazy = {**lazy, **self._lazy}
+                    error = e
+                for pending in batch:
+                    self._line.popleft()
+                    self._settle(pending, error)
+        finally:
+            self._draining = None
+
+    def _settle(self, pending: _Pending, error: BaseException | None) -> None:
+        for change in pending.changes:
+            if self._overlay.get(change.key) is change.record:
+                del self._overlay[change.key]
+        if error is not None and pending.durable:
+            pending.done.set_exception(error)
+            # Nobody may be waiting any more (a cancelled request): that is no error of its own.
+            pending.done.exception()
+            return
+        self._hub.publish(pending.changes, pending.revision)
+        if not pending.durable:
+            self._remember(pending.changes)
+        pending.done.set_result(pending.revision)
+
+    def _write(
+        self, changes: Sequence[Change], lazy: dict[str, Record | None], newest: int
+    ) -> None:
+        """One transaction, in the writer's thread."""
+        db = self._db
+        final: dict[str, Record | None] = {**lazy, **{c.key: c.record for c in changes}}
+        puts = [(k, r.value, r.revision, r.created) for k, r in final.items() if r is not None]
+        gone = [(k,) for k, r in final.items() if r is None]
+        reserved = self._reserved
+        if newest + _BLOCK // 2 > reserved:
+            reserved = newest + _BLOCK
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany("INSERT OR REPLACE INTO record VALUES (?,?,?,?)", puts)
+            db.executemany("DELETE FROM record WHERE key=?", gone)
+            if reserved != self._reserved:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (reserved,))
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        self._reserved = reserved
+
+    async def close(self) -> None:
+        """Finish what is in line, write the volatile rest, let go of the directory."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._draining is not None:
+            await self._draining
+        loop = asyncio.get_running_loop()
+        lazy, self._lazy = self._lazy, {}
+        await loop.run_in_executor(self._writer, self._finish, lazy)
+        self._writer.shutdown()
+        self._hub.close()
+        os.close(self._lock)
+
+    def _finish(self, lazy: dict[str, Record | None]) -> None:
+        self._write((), lazy, self._next)
+        # A clean end needs no block: the next start goes on right here.
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (self._next,))
+        self._db.close()
+
+
+def _load(path: Path) -> tuple[sqlite3.Connection, Hub, int]:
+    new = not path.exists() or path.stat().st_size == 0
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        if not new and application != _APPLICATION:
+            raise Corrupt(f"{path} is not a database of sampan")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        for statement in _SCHEMA:
+            db.execute(statement)
+        row = db.execute("SELECT value FROM meta WHERE name='reserved'").fetchone()
+        records = [
+            Record(key, value, revision, created)
+            for key, value, revision, created in db.execute(
+                "SELECT key, value, revision, created FROM record"
+            )
+        ]
+        newest = max((r.revision for r in records), default=1)
+        # After a crash revisions up to the reservation may have been handed out.
+        revision = max(newest, row[0] if row else 1)
+        reserved = revision + _BLOCK
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (reserved,))
+    except BaseException:
+        db.close()
+        raise
+    hub = Hub(revision=revision)
+    for record in records:
+        hub.load(record)
+    hub.sort()
+    return db, hub, reserved
