@@ -1,0 +1,143 @@
+"""Media types: which shape a client accepts, and request bodies of the shapes it may send."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import yaml
+
+from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from sampan.api.errors import StatusError, bad_request, not_acceptable, unsupported_media_type
+from sampan.api.obj import Body
+
+JSON, YAML = "application/json", "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+OBJECT, TABLE, PARTIAL, PARTIAL_LIST = (
+    "",
+    "Table",
+    "PartialObjectMetadata",
+    "PartialObjectMetadataList",
+)
+_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
+
+
+@lru_cache(maxsize=1024)
+def accepted(accept: str) -> tuple[str, str]:
+    """The media type and shape (OBJECT, TABLE, PARTIAL...) to answer with: the first wish of the
+    client that can be met. Raises StatusError 406."""
+    if not accept:
+        return JSON, OBJECT
+    wishes: list[tuple[float, int, str, str]] = []
+    for position, clause in enumerate(accept.split(",")):
+        kind, *parameters = (p.strip() for p in clause.split(";"))
+        values = {k.strip(): v.strip() for k, _, v in (p.partition("=") for p in parameters)}
+        quality = _quality(values.get("q", "1"))
+        if kind in ("*/*", "application/*", JSON):
+            media = JSON
+        elif kind in (YAML, "text/yaml", "application/x-yaml"):
+            media = YAML
+        else:
+            continue
+        shape = values.get("as", OBJECT)
+        if shape:
+            if shape not in (TABLE, PARTIAL, PARTIAL_LIST):
+                continue
+            if values.get("g") != "meta.k8s.io" or values.get("v") != "v1":
+                continue
+        if quality > 0:
+            wishes.append((-quality, position, media, shape))
+    if not wishes:
+        raise not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml, "
+            "application/json;as=Table;v=v1;g=meta.k8s.io, "
+            "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+        )
+    _, _, media, shape = min(wishes)
+    return media, shape
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
+
+
+class _Loader(yaml.SafeLoader):
+    """JSON's types only: no timestamps, and no aliases (they can blow up a small body)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted")
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def content_type(header: str) -> str:
+    """The bare media type of a Content-Type header, JSON when there is none."""
+    return header.partition(";")[0].strip().lower() or JSON
+
+
+def decode_object(media: str, data: bytes, *, kind: str) -> Body:
+    """The body of a create or an update. Raises StatusError 400 or 415."""
+    if media not in (JSON, YAML, "text/yaml", "application/x-yaml"):
+        raise _unsupported(media)
+    value = _parse(media, data, kind)
+    if not isinstance(value, dict):
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): "
+            "couldn't get version/kind; json parse error: it is no JSON object"
+        )
+    return value
+
+
+def _parse(media: str, data: bytes, kind: str) -> Any:
+    try:
+        if media == JSON:
+            return orjson.loads(data)
+        value = yaml.load(data, _Loader)
+        return orjson.loads(orjson.dumps(value))  # what JSON cannot say is refused
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as e:
+        what = "json" if media == JSON else "yaml"
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get "
+            f"version/kind; {what} parse error: {e} ({data[:10].hex()} ...)"
+        ) from None
+
+
+def decode_patch(media: str, data: bytes) -> Any:
+    """The body of a patch. Raises StatusError 400 or 415."""
+    if media in (APPLY_PATCH, "application/apply-patch+cbor"):
+        raise unsupported_media_type(
+            f"server-side apply ({media}) is not supported by this server; accepted media types "
+            f"include: {', '.join(_PATCHES)}"
+        )
+    if media not in _PATCHES:
+        raise unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: "
+            + ", ".join(_PATCHES)
+        )
+    try:
+        return orjson.loads(data)
+    except ValueError as e:
+        raise bad_request(f"error decoding patch: {e}") from None
+
+
+def _unsupported(media: str) -> StatusError:
+    text = "the body of the request was in an unknown format"
+    if media == PROTOBUF:
+        text = f"protobuf bodies ({PROTOBUF}) are not supported by this server"
+    return unsupported_media_type(f"{text} - accepted media types include: {JSON}, {YAML}")
+
+
+def to_yaml(data: bytes) -> bytes:
+    """JSON bytes as YAML."""
+    text: str = yaml.safe_dump(orjson.loads(data), sort_keys=False, allow_unicode=True)
+    return text.encode()
