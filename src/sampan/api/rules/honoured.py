@@ -12,7 +12,7 @@ from typing import Any
 
 from sampan.api.obj import Body
 
-WARNING = "accepted and stored, but nothing acts on it yet"
+WARNING = "accepted and stored, but not fully acted on yet"
 
 
 def _is_set(value: Any) -> bool:
@@ -27,41 +27,31 @@ def _is_false(value: Any) -> bool:
     return value is False
 
 
-# Path below the PodSpec ("[]": any element; "{}": any key) -> when its value counts as set.
+# Path below the PodSpec ("[]": any element) -> when its value counts as set.
 NOT_YET: dict[str, Callable[[Any], bool]] = {
-    "activeDeadlineSeconds": _is_set,
     "affinity": _is_set,
-    "dnsConfig": _is_set,
-    "dnsPolicy": _other_than("ClusterFirst"),
     "ephemeralContainers": _is_set,
-    "hostAliases": _is_set,
+    "evictionResponders": _is_set,
     "hostUsers": _is_false,
-    "hostnameOverride": _is_set,
     "imagePullSecrets": _is_set,
     "overhead": _is_set,
     "preemptionPolicy": _other_than("PreemptLowerPriority"),
-    "readinessGates": _is_set,
     "resourceClaims": _is_set,
     "resources": _is_set,
     "runtimeClassName": _is_set,
     "schedulingGates": _is_set,
     "schedulingGroup": _is_set,
-    "setHostnameAsFQDN": _is_set,
     "subdomain": _is_set,
     "topologySpreadConstraints": _is_set,
-    "workloadRef": _is_set,
     "os.name": _other_than("linux"),
     "securityContext.appArmorProfile": _is_set,
-    "securityContext.fsGroup": _is_set,
     "securityContext.fsGroupChangePolicy": _is_set,
     "securityContext.seLinuxChangePolicy": _is_set,
     "securityContext.seLinuxOptions": _is_set,
     "securityContext.seccompProfile.localhostProfile": _is_set,
     "securityContext.supplementalGroupsPolicy": _other_than("Merge"),
-    "securityContext.sysctls": _is_set,
     "securityContext.windowsOptions": _is_set,
     "containers[].env[].valueFrom.fileKeyRef": _is_set,
-    "containers[].lifecycle": _is_set,
     "containers[].livenessProbe.grpc": _is_set,
     "containers[].readinessProbe.grpc": _is_set,
     "containers[].startupProbe.grpc": _is_set,
@@ -69,17 +59,13 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "containers[].ports[].hostIP": _is_set,
     "containers[].resizePolicy": _is_set,
     "containers[].resources.claims": _is_set,
-    "containers[].restartPolicy": _is_set,
-    "containers[].restartPolicyRules": _is_set,
     "containers[].securityContext.appArmorProfile": _is_set,
-    "containers[].securityContext.procMount": _other_than("Default"),
     "containers[].securityContext.seLinuxOptions": _is_set,
     "containers[].securityContext.seccompProfile.localhostProfile": _is_set,
     "containers[].securityContext.windowsOptions": _is_set,
     "containers[].volumeDevices": _is_set,
-    "containers[].volumeMounts[].mountPropagation": _other_than("None"),
     "containers[].volumeMounts[].recursiveReadOnly": _other_than("Disabled"),
-    "volumes[].emptyDir.medium": _is_set,
+    "volumes[].emptyDir.medium": _other_than("", "Memory"),
     "volumes[].emptyDir.sizeLimit": _is_set,
     "volumes[].awsElasticBlockStore": _is_set,
     "volumes[].azureDisk": _is_set,
@@ -111,22 +97,26 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
 
 # Fields something acts on, down to the depth at which NOT_YET starts to tell them apart.
 HONOURED = (
-    "automountServiceAccountToken", "containers", "enableServiceLinks", "hostIPC", "hostNetwork",
-    "hostPID", "hostname", "initContainers", "nodeName", "nodeSelector", "os", "priority",
-    "priorityClassName", "restartPolicy", "schedulerName", "securityContext", "serviceAccount",
-    "serviceAccountName", "shareProcessNamespace", "terminationGracePeriodSeconds", "tolerations",
-    "volumes",
+    "activeDeadlineSeconds", "automountServiceAccountToken", "containers", "dnsConfig",
+    "dnsPolicy", "enableServiceLinks", "hostAliases", "hostIPC", "hostNetwork", "hostPID",
+    "hostname", "hostnameOverride", "initContainers", "nodeName", "nodeSelector", "os",
+    "priority", "priorityClassName", "readinessGates", "restartPolicy", "schedulerName",
+    "securityContext", "serviceAccount", "serviceAccountName", "setHostnameAsFQDN",
+    "shareProcessNamespace", "terminationGracePeriodSeconds", "tolerations", "volumes",
     *(f"securityContext.{f}" for f in (
-        "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile", "supplementalGroups",
+        "fsGroup", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
+        "supplementalGroups", "sysctls",
     )),
     *(f"containers[].{f}" for f in (
-        "args", "command", "env", "envFrom", "image", "imagePullPolicy", "livenessProbe", "name",
-        "ports", "readinessProbe", "resources", "securityContext", "startupProbe", "stdin",
+        "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle",
+        "livenessProbe", "name", "ports", "readinessProbe", "resources", "restartPolicy",
+        "restartPolicyRules", "securityContext", "startupProbe", "stdin",
         "stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeMounts",
         "workingDir",
     )),
     *(f"containers[].securityContext.{f}" for f in (
-        "allowPrivilegeEscalation", "capabilities", "privileged", "readOnlyRootFilesystem",
+        "allowPrivilegeEscalation", "capabilities", "privileged", "procMount",
+        "readOnlyRootFilesystem",
         "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
     )),
     *(f"volumes[].{f}" for f in (
@@ -142,13 +132,15 @@ def unhonoured(spec: Body, path: str) -> list[str]:
     """A warning for each field of *spec* that is set and that nothing acts on."""
     found = []
     for pattern, is_set in NOT_YET.items():
+        if spec.get("hostNetwork") and pattern.endswith(".hostPort"):
+            continue  # the container listens on the host's port itself
         # Init containers have the same fields; a restartPolicy there makes a sidecar.
         patterns = [pattern]
         if pattern.startswith("containers[]"):
             patterns.append("initContainers" + pattern[len("containers") :])
         for p in patterns:
-            for where, value in _select(spec, p.split("."), path):
-                if is_set(value):
+            for where, value, holder in _select(spec, p.split("."), path):
+                if is_set(value) and not _in_memory(p, holder):
                     found.append(f"{where}: {WARNING}")
     for kind in ("containers", "initContainers"):
         for i, c in enumerate(spec.get(kind) or ()):
@@ -163,11 +155,13 @@ def _resources(container: Body, path: str) -> Iterator[str]:
             yield f"{path}[{name}]: {WARNING}"
 
 
-def _select(value: Any, steps: list[str], path: str) -> Iterator[tuple[str, Any]]:
-    """Every value a pattern names, with its path."""
-    if not steps:
-        yield path, value
-        return
+def _in_memory(pattern: str, holder: Body) -> bool:
+    """A size limit of a volume in memory is the limit of its file system."""
+    return pattern.endswith("emptyDir.sizeLimit") and holder.get("medium") == "Memory"
+
+
+def _select(value: Any, steps: list[str], path: str) -> Iterator[tuple[str, Any, Body]]:
+    """Every value a pattern names, with its path and what holds it."""
     if not isinstance(value, dict):
         return
     step, rest = steps[0], steps[1:]
@@ -178,5 +172,7 @@ def _select(value: Any, steps: list[str], path: str) -> Iterator[tuple[str, Any]
     if step.endswith("[]"):
         for i, item in enumerate(inner):
             yield from _select(item, rest, f"{path}.{name}[{i}]")
-    else:
+    elif rest:
         yield from _select(inner, rest, f"{path}.{name}")
+    else:
+        yield f"{path}.{name}", inner, value
