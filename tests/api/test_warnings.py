@@ -1,0 +1,74 @@
+"""Texts of Warning headers."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.api.catalogue import builtin
+
+POD = builtin().get("pods").rules
+DEPLOYMENT = builtin().get("deployments.apps").rules
+
+
+def warn(spec: dict, **meta) -> list[str]:
+    body = {"metadata": {"name": "p", **meta}, "spec": {"containers": [], **spec}}
+    return POD.warn(body)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, []),
+        (
+            {"nodeSelector": {"beta.kubernetes.io/os": "linux"}},
+            [
+                "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "
+                '"kubernetes.io/os" instead'
+            ],
+        ),
+        (
+            {"containers": [{"env": [{"name": "A"}, {"name": "A", "value": "x"}]}]},
+            [
+                'spec.containers[0].env[1]: hides previous definition of "A", which may be dropped '
+                "when using apply"
+            ],
+        ),
+        ({"containers": [{"env": [{"name": "A"}, {"name": "A", "value": "$(A)x"}]}]}, []),
+        (
+            {"containers": [{"ports": [{"containerPort": 1}, {"containerPort": 1}]}]},
+            [
+                "spec.containers[0].ports[1]: duplicate port definition with "
+                "spec.containers[0].ports[0]"
+            ],
+        ),
+        (
+            {"containers": [{"resources": {"limits": {"memory": "100m"}}}]},
+            [
+                'spec.containers[0].resources.limits[memory]: fractional byte value "100m" is '
+                "invalid, must be an integer"
+            ],
+        ),
+        (
+            {"terminationGracePeriodSeconds": -1},
+            [
+                "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and "
+                "will be treated as 1."
+            ],
+        ),
+    ],
+)
+def test_pods(spec, expected):
+    assert warn(spec) == expected
+
+
+def test_a_dotted_pod_name_is_no_good_hostname():
+    assert warn({}, name="a.b") == [
+        "metadata.name: this is used in the Pod's hostname, which can result in surprising "
+        "behavior; a DNS label is recommended: [must not contain dots]"
+    ]
+
+
+def test_templates_warn_under_their_own_path():
+    template = {"spec": {"containers": [], "affinity": {"nodeAffinity": {}}}}
+    (text,) = DEPLOYMENT.warn({"spec": {"template": template}})
+    assert text.startswith("spec.template.spec.affinity: ")
