@@ -8,6 +8,7 @@ so that a test can see that no field of the schema is in neither list.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.api.obj import Body
@@ -130,18 +131,10 @@ _LIMITED = ("cpu", "memory")
 
 def unhonoured(spec: Body, path: str) -> list[str]:
     """A warning for each field of *spec* that is set and that nothing acts on."""
-    found = []
-    for pattern, is_set in NOT_YET.items():
-        if spec.get("hostNetwork") and pattern.endswith(".hostPort"):
-            continue  # the container listens on the host's port itself
-        # Init containers have the same fields; a restartPolicy there makes a sidecar.
-        patterns = [pattern]
-        if pattern.startswith("containers[]"):
-            patterns.append("initContainers" + pattern[len("containers") :])
-        for p in patterns:
-            for where, value, holder in _select(spec, p.split("."), path):
-                if is_set(value) and not _in_memory(p, holder):
-                    found.append(f"{where}: {WARNING}")
+    found = [f"{where}: {WARNING}" for where in _walk(spec, _TREE, path)]
+    if spec.get("hostNetwork"):
+        # The container listens on the host's port itself.
+        found = [text for text in found if ".hostPort: " not in text]
     for kind in ("containers", "initContainers"):
         for i, c in enumerate(spec.get(kind) or ()):
             found += _resources(c, f"{path}.{kind}[{i}].resources")
@@ -155,24 +148,46 @@ def _resources(container: Body, path: str) -> Iterator[str]:
             yield f"{path}[{name}]: {WARNING}"
 
 
-def _in_memory(pattern: str, holder: Body) -> bool:
+@dataclass(slots=True)
+class _Node:
+    """One step of the patterns: what to ask of a value here, and the steps below."""
+
+    is_set: Callable[[Any], bool] | None = None
+    below: dict[str, _Node] = field(default_factory=dict)
+
+
+def _tree() -> _Node:
+    root = _Node()
+    for pattern, is_set in NOT_YET.items():
+        node = root
+        for step in pattern.split("."):
+            node = node.below.setdefault(step.removesuffix("[]"), _Node())
+        node.is_set = is_set
+    # Init containers have the same fields.
+    root.below["initContainers"] = root.below["containers"]
+    return root
+
+
+_TREE = _tree()
+
+
+def _walk(value: Body, node: _Node, path: str) -> Iterator[str]:
+    """The paths of all values a pattern names and finds set."""
+    for name, below in node.below.items():
+        inner = value.get(name)
+        if inner is None:
+            continue
+        where = f"{path}.{name}"
+        if below.is_set is not None:
+            if below.is_set(inner) and not _in_memory(name, value):
+                yield where
+        elif isinstance(inner, list):
+            for i, item in enumerate(inner):
+                yield from _walk(item, below, f"{where}[{i}]")
+        else:
+            yield from _walk(inner, below, where)
+
+
+def _in_memory(name: str, holder: Body) -> bool:
     """A size limit of a volume in memory is the limit of its file system."""
-    return pattern.endswith("emptyDir.sizeLimit") and holder.get("medium") == "Memory"
-
-
-def _select(value: Any, steps: list[str], path: str) -> Iterator[tuple[str, Any, Body]]:
-    """Every value a pattern names, with its path and what holds it."""
-    if not isinstance(value, dict):
-        return
-    step, rest = steps[0], steps[1:]
-    name = step.removesuffix("[]")
-    inner = value.get(name)
-    if inner is None:
-        return
-    if step.endswith("[]"):
-        for i, item in enumerate(inner):
-            yield from _select(item, rest, f"{path}.{name}[{i}]")
-    elif rest:
-        yield from _select(inner, rest, f"{path}.{name}")
-    else:
-        yield f"{path}.{name}", inner, value
+    return name == "sizeLimit" and holder.get("medium") == "Memory"

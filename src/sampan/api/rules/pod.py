@@ -83,7 +83,7 @@ def validate_update(new: Body, old: Body) -> list[Cause]:
     )
     found += _gates(after, before)
     munged = _munged(after, before)
-    if _clean(munged) != _clean(before):
+    if munged != before and _clean(munged) != _clean(before):
         found.append(forbidden("spec", f"{_MAY_CHANGE}\n{_difference(munged, before)}"))
     return found
 
