@@ -72,3 +72,18 @@ def test_templates_warn_under_their_own_path():
     template = {"spec": {"containers": [], "affinity": {"nodeAffinity": {}}}}
     (text,) = DEPLOYMENT.warn({"spec": {"template": template}})
     assert text.startswith("spec.template.spec.affinity: ")
+
+
+def test_services():
+    service = builtin().get("services")
+    spec = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "sessionAffinity": "ClientIP",
+        "externalIPs": ["1.2.3.4"],
+    }
+    assert service.rules.warn({"spec": spec}) == [
+        "spec: accepted and stored, but not fully acted on yet",
+        "spec.externalIPs is ignored for headless services",
+        "spec.SessionAffinity is ignored for headless services",
+    ]

@@ -116,6 +116,7 @@ _SERVICE = Rules(
     prepare_update=prepare.update_service,
     validate=network_rules.service,
     validate_update=network_rules.service_update,
+    warn=warnings.service,
 )
 _ENDPOINTS = Rules(default=defaults.endpoints, validate=network_rules.endpoints)
 _ENDPOINT_SLICE = Rules(
@@ -221,12 +222,14 @@ def _core() -> tuple[ResourceType, ...]:
         ResourceType(
             kind="Service", plural="services", singular="service", short_names=("svc",),
             categories=ALL, definition=f"{CORE}.Service", subresources=("status",),
-            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="service",
+            fields=_fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="label",
             columns=network.SERVICE, rules=_SERVICE,
         ),
         ResourceType(
             kind="Endpoints", plural="endpoints", singular="endpoints", short_names=("ep",),
             definition=f"{CORE}.Endpoints", fields=_fields(),
+            deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 "
+            "EndpointSlice",
             columns=network.ENDPOINTS, rules=_ENDPOINTS,
         ),
         ResourceType(

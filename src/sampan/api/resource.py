@@ -95,6 +95,7 @@ class ResourceType:
     graceful: bool = False  # deletion waits for deletionGracePeriodSeconds (pods)
     name_rule: str = "subdomain"  # subdomain, label, path (RBAC), service (RFC 1035)
     scale: ScalePaths | None = None  # present when "scale" is among the subresources
+    deprecation: str = ""  # Warning text of every call, also of reads
 
     @property
     def resource(self) -> str:

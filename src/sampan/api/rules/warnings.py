@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.api.obj import Body
-from sampan.api.rules.honoured import unhonoured
+from sampan.api.rules.honoured import WARNING, unhonoured
 from sampan.api.rules.podspec_defaults import containers
 from sampan.lib import names
 from sampan.lib.quantity import quantity
@@ -51,6 +51,21 @@ def workload(body: Body) -> list[str]:
     at = "spec.template"
     found = _annotations(template.get("metadata") or {}, f"{at}.metadata")
     return found + spec(template.get("spec") or {}, f"{at}.spec")
+
+
+def service(body: Body) -> list[str]:
+    """Of a Service. Nothing routes to Services yet: the network part removes the first line."""
+    spec: Body = body.get("spec") or {}
+    found = [f"spec: {WARNING}"]
+    if spec.get("clusterIP") == "None" and spec.get("type") == "ClusterIP":
+        why = "is ignored for headless services"
+        if spec.get("loadBalancerIP"):
+            found.append(f"spec.loadBalancerIP {why}")
+        if spec.get("externalIPs"):
+            found.append(f"spec.externalIPs {why}")
+        if spec.get("sessionAffinity") != "None":
+            found.append(f"spec.SessionAffinity {why}")
+    return found
 
 
 def _annotations(meta: Body, path: str) -> list[str]:
