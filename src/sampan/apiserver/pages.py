@@ -81,7 +81,7 @@ def selection(t: ResourceType, options: Mapping[str, str]) -> Selection:
         if field == "metadata.name" and op != "!=":
             name = expected
         terms.append(_Term(value, op, expected))
-    return Selection(None if chosen is None or chosen.is_empty() else chosen, tuple(terms), name)
+    return Selection(None if chosen is None or chosen.is_empty else chosen, tuple(terms), name)
 
 
 _EVERYTHING = Selection(None, ())

@@ -1,0 +1,284 @@
+"""The one endpoint: every verb on every kind, without a word of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import orjson
+
+from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Call, User
+from sampan.api.errors import (
+    StatusError,
+    conflict,
+    method_not_allowed,
+    not_found,
+    unsupported_media_type,
+)
+from sampan.api.obj import Body, Event, Key, Obj, Page, encode
+from sampan.api.patch import apply_patch
+from sampan.api.resource import Registry, ResourceType
+from sampan.apiserver import bootstrap_roles, deletion, stages, watching
+from sampan.apiserver.authn import TokenIssuer
+from sampan.apiserver.authz import RbacAuthorizer, attributes_of
+from sampan.apiserver.pages import obj_of, page, revision_option
+from sampan.apiserver.stages import MODIFIED, Write
+from sampan.apiserver.subresources import SUBRESOURCES, virtual
+from sampan.lib.clock import Clock, parse_rfc3339, rfc3339
+from sampan.lib.ids import Ids
+from sampan.schema.walk import Schemas
+from sampan.store.base import Conflict, Delete, Put, Store
+
+_PATCH_TRIES = 5
+_EVENT_SECONDS = 3600.0
+_EVENT_SWEEP = 300.0
+_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
+_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_PRIORITY_CLASSES = {
+    "system-cluster-critical": (
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another "
+        "node if necessary.",
+    ),
+    "system-node-critical": (
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+}
+
+
+class Plugin(Protocol):
+    """An admission plug-in. Both raise StatusError."""
+
+    async def mutate(self, w: Write) -> None:
+        """Change ``w.body`` of a create or update."""
+        ...
+
+    async def check(self, w: Write) -> None:
+        """Refuse what may not be, deletions included."""
+        ...
+
+
+class ApiServer:
+    """Implements ``api.call.Endpoint`` over a store."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        schemas: Schemas,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        authorizer: RbacAuthorizer,
+        admission: Sequence[Plugin] = (),
+        token_issuer: TokenIssuer | None = None,
+    ) -> None:
+        self.registry = registry
+        self.schemas = schemas
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.authorizer = authorizer
+        self.admission = tuple(admission)
+        self.tokens = token_issuer
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def bootstrap(self) -> None:
+        """Create what every cluster has, where it is not there yet."""
+        now = rfc3339(self.clock.now())
+        bodies: list[Body] = [
+            {"apiVersion": "v1", "kind": "Namespace",
+             "metadata": {"name": n, "labels": {"kubernetes.io/metadata.name": n}},
+             "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+            for n in _NAMESPACES
+        ]  # fmt: skip
+        bodies += [
+            {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+             "metadata": {"name": n, "generation": 1}, "value": value, "description": text,
+             "preemptionPolicy": "PreemptLowerPriority"}
+            for n, (value, text) in _PRIORITY_CLASSES.items()
+        ]  # fmt: skip
+        bodies += bootstrap_roles.objects()
+        puts: list[Put] = []
+        for body in bodies:
+            t = self.registry.of_kind(body["apiVersion"], body["kind"])
+            assert t is not None, body["kind"]
+            key = Key(t.resource, body["metadata"].get("namespace", ""), body["metadata"]["name"])
+            if await self.store.get(key.path) is None:
+                meta = {**body["metadata"], "uid": self.ids.uid(), "creationTimestamp": now}
+                puts.append(Put(key.path, encode({**body, "metadata": meta}), expect=0))
+        if puts:
+            await self.store.commit(*puts)
+
+    async def start(self) -> None:
+        """Begin what runs beside calls: events are removed an hour after their last occurrence."""
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_EVENT_SWEEP)
+            await self.expire_events()
+
+    async def expire_events(self) -> None:
+        """Remove events not seen for an hour."""
+        oldest = self.clock.now() - _EVENT_SECONDS
+        for record in (await self.store.range(Key.prefix("events"))).records:
+            body = obj_of(record).body
+            last = body.get("lastTimestamp") or body["metadata"].get("creationTimestamp")
+            if last and parse_rfc3339(last) < oldest:
+                try:
+                    await self.store.commit(Delete(record.key, expect=record.revision))
+                except Conflict:
+                    continue  # seen again just now
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def type_of(self, call: Call) -> ResourceType:
+        """The served type of a call. Raises StatusError 404."""
+        t = self.registry.get(call.resource, call.version)
+        if t is None:
+            raise StatusError(
+                404, "NotFound", "the server could not find the requested resource", details={}
+            )
+        return t
+
+    async def handle(self, user: User, call: Call) -> Obj | Page:
+        t = self.type_of(call)
+        self.authorizer.require(user, attributes_of(call))
+        if t.virtual:
+            if call.verb != "create":
+                raise method_not_allowed(t.resource, call.verb)
+            return await virtual(self, user, call, t)
+        if call.subresource:
+            if call.subresource not in t.subresources:
+                raise StatusError(
+                    404, "NotFound", "the server could not find the requested resource", details={}
+                )
+            special = SUBRESOURCES.get((t.plural, call.subresource)) or SUBRESOURCES.get(
+                ("*", call.subresource)
+            )
+            if special is not None:
+                return await special(self, user, call, t)
+        elif call.verb not in t.verbs:
+            raise method_not_allowed(t.resource, call.verb)
+        match call.verb:
+            case "get":
+                return await self.read(call, t)
+            case "list":
+                return await page(self.store, t, call.namespace, call.options)
+            case "create":
+                return await self.create(user, call, t)
+            case "update":
+                return await self.update(user, call, t)
+            case "patch":
+                return await self.patch(user, call, t)
+            case "delete":
+                w = Write(api=self, user=user, call=call, t=t, verb="delete", body={})
+                return await deletion.delete(w)
+            case "deletecollection":
+                return await self._delete_collection(user, call, t)
+        raise method_not_allowed(t.resource, call.verb)
+
+    def watch(self, user: User, call: Call) -> AsyncIterator[Event]:
+        """Problems of the call itself are raised at once, later ones by the iteration."""
+        t = self.type_of(call)
+        self.authorizer.require(user, attributes_of(call))
+        return watching.events(self.store, t, call.namespace, call.options)
+
+    async def read(self, call: Call, t: ResourceType) -> Obj:
+        """The current object. Raises StatusError 404."""
+        revision_option(self.store, call.options.get("resourceVersion", ""))
+        record = await self.store.get(Key(t.resource, call.namespace, call.name).path)
+        if record is None:
+            raise not_found(t.resource, call.name)
+        return obj_of(record)
+
+    async def create(self, user: User, call: Call, t: ResourceType) -> Obj:
+        if call.subresource:
+            raise method_not_allowed(f"{t.resource}/{call.subresource}", "create")
+        w = Write(api=self, user=user, call=call, t=t, verb="create", body=call.body)
+        await stages.run(stages.CREATE, w)
+        return await stages.commit_create(w)
+
+    async def update(self, user: User, call: Call, t: ResourceType) -> Obj:
+        given = isinstance(call.body, dict) and (call.body.get("metadata") or {}).get(
+            "resourceVersion"
+        )
+        raw = b"" if given else orjson.dumps(call.body)
+        for _ in range(_PATCH_TRIES):
+            body = call.body if given else orjson.loads(raw)
+            try:
+                return await self._replace(user, call, t, await self.read(call, t), body)
+            except Conflict:
+                if given:
+                    break  # the writer saw an older state: it must look again
+        raise conflict(t.resource, call.name, MODIFIED)
+
+    async def _replace(self, user: User, call: Call, t: ResourceType, old: Obj, body: Body) -> Obj:
+        w = Write(
+            api=self, user=user, call=call, t=t, verb="update", body=body, old=old,
+            subresource=call.subresource,
+        )  # fmt: skip
+        await stages.run(stages.UPDATE, w)
+        return await stages.commit_update(w)
+
+    async def patch(self, user: User, call: Call, t: ResourceType) -> Obj:
+        if call.content_type == APPLY_PATCH:
+            raise unsupported_media_type(
+                "server-side apply (application/apply-patch+yaml) is not served yet"
+            )
+        if call.content_type not in _PATCHES:
+            raise unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: "
+                + ", ".join(_PATCHES)
+            )
+        warned = len(call.warnings)
+        for _ in range(_PATCH_TRIES):
+            del call.warnings[warned:]
+            old = await self.read(call, t)
+            body = self.patched(call, t.definition, old.body)
+            try:
+                return await self._replace(user, call, t, old, body)
+            except Conflict:
+                continue
+        raise conflict(t.resource, call.name, MODIFIED)
+
+    def patched(self, call: Call, definition: str, body: Body) -> Body:
+        """*body* with the call's patch applied."""
+        return apply_patch(
+            call.content_type, body=body, patch=call.body, definition=definition,
+            schemas=self.schemas,
+        )  # fmt: skip
+
+    async def _delete_collection(self, user: User, call: Call, t: ResourceType) -> Page:
+        chosen = await page(self.store, t, call.namespace, call.options)
+        gone: list[Obj] = []
+        for obj in chosen.items:
+            one = Call(
+                verb="delete", resource=call.resource, version=call.version,
+                namespace=obj.namespace, name=obj.name, options=call.options, body=call.body,
+            )  # fmt: skip
+            w = Write(api=self, user=user, call=one, t=t, verb="delete", body={})
+            try:
+                await deletion.delete(w)
+            except StatusError as e:
+                if e.code != 404:
+                    raise
+            gone.append(obj)
+        return Page(gone, self.store.revision)
+
+    # -- for plug-ins --------------------------------------------------------------------------
+
+    async def find(self, resource: str, namespace: str, name: str) -> Obj | None:
+        """An object as it is now, without asking for anybody's leave."""
+        record = await self.store.get(Key(resource, namespace, name).path)
+        return obj_of(record) if record is not None else None
