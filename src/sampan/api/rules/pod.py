@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
 from sampan.api.rules import selection
 from sampan.api.rules.field import (
+    NON_NEGATIVE,
     checked,
     forbidden,
     in_range,
@@ -42,17 +44,13 @@ def validate(body: Body) -> list[Cause]:
             )
         )
     found += validate_spec(spec, "spec", is_pod=True)
+    if spec.get("ephemeralContainers"):
+        # Only their own subresource adds them, and it is not served yet.
+        found.append(forbidden("spec.ephemeralContainers", "cannot be set on create"))
     for kind in ("containers", "initContainers"):
         for i, c in enumerate(spec.get(kind) or ()):
             found += _image_space(f"spec.{kind}[{i}].image", c)
     return found
-
-
-def validate_new(body: Body) -> list[Cause]:
-    """Creation: what only later writes may set."""
-    if (body.get("spec") or {}).get("ephemeralContainers"):
-        return [forbidden("spec.ephemeralContainers", "cannot be set on create")]
-    return []
 
 
 def _image_space(path: str, c: Body) -> list[Cause]:
@@ -196,4 +194,27 @@ def validate_binding(body: Body) -> list[Cause]:
         found.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
     if not target.get("name"):
         found.append(required("target.name"))
+    return found
+
+
+def validate_log_options(options: Mapping[str, str]) -> list[Cause]:
+    """PodLogOptions by their query names."""
+    found: list[Cause] = []
+    for name, least, why in (
+        ("tailLines", 0, NON_NEGATIVE),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ):
+        text = options.get(name)
+        if text is not None and text.lstrip("-").isdigit() and int(text) < least:
+            found.append(invalid(name, int(text), why))
+    if options.get("sinceSeconds") and options.get("sinceTime"):
+        why = "at most one of `sinceTime` or `sinceSeconds` may be specified"
+        found.append(forbidden("", why))
+    stream = options.get("stream")
+    if stream and stream not in ("All", "Stdout", "Stderr"):
+        found.append(not_supported("stream", stream, ("All", "Stdout", "Stderr")))
+    if stream in ("Stdout", "Stderr") and options.get("tailLines"):
+        why = "`tailLines` and specific `stream` are mutually exclusive for now"
+        found.append(forbidden("", why))
     return found

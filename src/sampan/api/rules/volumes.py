@@ -193,24 +193,19 @@ def _downward(path: str, source: Body) -> list[Cause]:
 
 def _token(path: str, source: Body) -> list[Cause]:
     seconds = source.get("expirationSeconds")
-    found: list[Cause] = []
-    if seconds is not None and seconds < 600:
-        found.append(
-            invalid(
-                f"{path}.expirationSeconds", seconds, "may not specify a duration less than 10 "
-                "minutes",
-            )
-        )  # fmt: skip
-    if seconds is not None and seconds > 1 << 32:
-        found.append(
-            invalid(
-                f"{path}.expirationSeconds", seconds, "may not specify a duration larger than 2^32 "
-                "seconds",
-            )
-        )  # fmt: skip
+    found = [] if seconds is None else token_lifetime(f"{path}.expirationSeconds", seconds)
     if not source.get("path"):
         found.append(required(f"{path}.path"))
     return found
+
+
+def token_lifetime(path: str, seconds: int) -> list[Cause]:
+    """How long a token asked for may live."""
+    if seconds < 600:
+        return [invalid(path, seconds, "may not specify a duration less than 10 minutes")]
+    if seconds > 1 << 32:
+        return [invalid(path, seconds, "may not specify a duration larger than 2^32 seconds")]
+    return []
 
 
 def _projected(path: str, source: Body) -> list[Cause]:
