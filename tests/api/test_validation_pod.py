@@ -653,6 +653,9 @@ def test_a_container_that_ended_for_good_stays_ended():
         "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated "
         "state"
     ]
+    old["spec"]["containers"][0]["restartPolicy"] = "Always"
+    assert RULES.validate_status(new, old) == []
+    del old["spec"]["containers"][0]["restartPolicy"]
     old["spec"]["restartPolicy"] = "Always"
     assert RULES.validate_status(new, old) == []
 

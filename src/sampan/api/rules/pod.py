@@ -167,13 +167,21 @@ def validate_status(new: Body, old: Body) -> list[Cause]:
     nominated = after.get("nominatedNodeName")
     if nominated and nominated != before.get("nominatedNodeName"):
         found += checked("status.nominatedNodeName", nominated, names.dns1123_subdomain)
-    policy = (old.get("spec") or {}).get("restartPolicy")
+    spec = old.get("spec") or {}
+    policy = spec.get("restartPolicy")
     if policy == "Always":
         return found
+    own_rules = {
+        c.get("name")
+        for c in spec.get("containers") or ()
+        if c.get("restartPolicy") or c.get("restartPolicyRules")
+    }
     now = {s.get("name"): s for s in after.get("containerStatuses") or ()}
     for i, was in enumerate(before.get("containerStatuses") or ()):
         ended = (was.get("state") or {}).get("terminated")
         if ended is None or (ended.get("exitCode") and policy == "OnFailure"):
+            continue
+        if was.get("name") in own_rules:
             continue
         current = now.get(was.get("name"))
         if current is not None and (current.get("state") or {}).get("terminated") is None:
