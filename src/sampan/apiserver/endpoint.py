@@ -253,11 +253,13 @@ class ApiServer:
         raise conflict(t.resource, call.name, MODIFIED)
 
     def patched(self, call: Call, definition: str, body: Body) -> Body:
-        """*body* with the call's patch applied."""
-        return apply_patch(
+        """*body* with the call's patch applied, as a body of its own: later stages edit it."""
+        made = apply_patch(
             call.content_type, body=body, patch=call.body, definition=definition,
             schemas=self.schemas,
         )  # fmt: skip
+        own: Body = orjson.loads(orjson.dumps(made))
+        return own
 
     async def _delete_collection(self, user: User, call: Call, t: ResourceType) -> Page:
         chosen = await page(self.store, t, call.namespace, call.options)
