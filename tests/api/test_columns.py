@@ -419,7 +419,7 @@ WORKLOAD = {
                 "reportingComponent": "default-scheduler",
                 "series": {"count": 7, "lastObservedTime": "2026-01-01T00:04:50.000000Z"},
             },
-            ["10s", "", "", "/", "", "default-scheduler", "", "4m", 7, "n"],
+            ["10s", "", "", "", "", "default-scheduler", "", "4m", 7, "n"],
         ),
         (
             "leases.coordination.k8s.io",

@@ -93,7 +93,7 @@ class ResourceType:
     has_status: bool = False  # status is a subresource: main writes keep the old status
     has_generation: bool = False  # metadata.generation grows when spec changes
     graceful: bool = False  # deletion waits for deletionGracePeriodSeconds (pods)
-    name_rule: str = "subdomain"  # subdomain, label, path (RBAC), service (RFC 1035)
+    name_rule: str = "subdomain"  # subdomain, label or path (RBAC): lib.names.RULES
     scale: ScalePaths | None = None  # present when "scale" is among the subresources
     deprecation: str = ""  # Warning text of every call, also of reads
 

@@ -8,20 +8,16 @@ from collections.abc import Callable
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
-_LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = rf"({_QUALIFIED})?"
-_C_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _CONFIG_KEY = r"[-._a-zA-Z0-9]+"
 _HEADER = r"[-A-Za-z0-9]+"
 _PERCENT = r"[0-9]+%"
 
 _LABEL_RE = re.compile(_LABEL)
 _SUBDOMAIN_RE = re.compile(_SUBDOMAIN)
-_LABEL_1035_RE = re.compile(_LABEL_1035)
 _QUALIFIED_RE = re.compile(_QUALIFIED)
 _LABEL_VALUE_RE = re.compile(_LABEL_VALUE)
-_C_IDENTIFIER_RE = re.compile(_C_IDENTIFIER)
 _CONFIG_KEY_RE = re.compile(_CONFIG_KEY)
 _HEADER_RE = re.compile(_HEADER)
 _PERCENT_RE = re.compile(_PERCENT)
@@ -56,11 +52,6 @@ _SUBDOMAIN_MESSAGE = _mismatch(
     "or '.', and must start and end with an alphanumeric character",
     _SUBDOMAIN, "example.com",
 )  # fmt: skip
-_LABEL_1035_MESSAGE = _mismatch(
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
-    "alphabetic character, and end with an alphanumeric character",
-    _LABEL_1035, "my-name", "abc-123",
-)  # fmt: skip
 _QUALIFIED_MESSAGE = _mismatch(
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
     "alphanumeric character",
@@ -70,11 +61,6 @@ _LABEL_VALUE_MESSAGE = _mismatch(
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or "
     "'.', and must start and end with an alphanumeric character",
     _LABEL_VALUE, "MyValue", "my_value", "12345",
-)  # fmt: skip
-_C_IDENTIFIER_MESSAGE = _mismatch(
-    "a valid C identifier must start with alphabetic character or '_', followed by a string of "
-    "alphanumeric characters or '_'",
-    _C_IDENTIFIER, "my_name", "MY_NAME", "MyName",
 )  # fmt: skip
 _CONFIG_KEY_MESSAGE = _mismatch(
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
@@ -115,11 +101,6 @@ def dns1123_subdomain(text: str) -> list[str]:
     return _check(text, _SUBDOMAIN_RE, _SUBDOMAIN_MESSAGE, SUBDOMAIN_MAX)
 
 
-def dns1035_label(text: str) -> list[str]:
-    """RFC 1035 label: as RFC 1123 but starting with a letter."""
-    return _check(text, _LABEL_1035_RE, _LABEL_1035_MESSAGE, LABEL_MAX)
-
-
 def path_segment(text: str) -> list[str]:
     """A name that is safe as one segment of a URL path (RBAC)."""
     if text in (".", ".."):
@@ -152,10 +133,6 @@ def qualified_name(text: str) -> list[str]:
 
 def label_value(text: str) -> list[str]:
     return _check(text, _LABEL_VALUE_RE, _LABEL_VALUE_MESSAGE, LABEL_MAX)
-
-
-def c_identifier(text: str) -> list[str]:
-    return _check(text, _C_IDENTIFIER_RE, _C_IDENTIFIER_MESSAGE)
 
 
 def header_name(text: str) -> list[str]:
@@ -206,16 +183,19 @@ def port_name(text: str) -> list[str]:
 
 
 def ip(text: str) -> list[str]:
+    """An IPv4 or IPv6 address, without a zone."""
     try:
-        ipaddress.ip_address(text)
+        ipaddress.ip_address("" if "%" in text else text)
     except ValueError:
         return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
     return []
 
 
 def cidr(text: str) -> list[str]:
+    """An address and the length of its prefix."""
+    address, _, length = text.partition("/")
     try:
-        if "/" not in text:
+        if not length.isdecimal() or ip(address):
             raise ValueError
         ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -226,7 +206,6 @@ def cidr(text: str) -> list[str]:
 RULES: dict[str, Callable[[str], list[str]]] = {
     "subdomain": dns1123_subdomain,
     "label": dns1123_label,
-    "service": dns1035_label,
     "path": path_segment,
 }
 

@@ -49,7 +49,7 @@ def _address(kind: str) -> Column:
 def _last_seen(body: Body, now: float) -> str:
     series = body.get("series") or {}
     last = series.get("lastObservedTime") or body.get("lastTimestamp")
-    return since(last or body.get("eventTime") or body.get("firstTimestamp"), now)
+    return since(last or body.get("firstTimestamp") or body.get("eventTime"), now)
 
 
 def _first_seen(body: Body, now: float) -> str:
@@ -58,7 +58,8 @@ def _first_seen(body: Body, now: float) -> str:
 
 def _event_object(body: Body, _now: float) -> str:
     regarding = body.get("involvedObject") or {}
-    return f"{(regarding.get('kind') or '').lower()}/{regarding.get('name', '')}"
+    kind = str(regarding.get("kind") or "").lower()
+    return f"{kind}/{regarding['name']}" if regarding.get("name") else kind
 
 
 def _event_count(body: Body, _now: float) -> int:

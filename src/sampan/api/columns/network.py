@@ -9,8 +9,6 @@ from sampan.api.obj import Body
 from sampan.api.resource import Column
 from sampan.lib.selectors import format_labels
 
-_BALANCER_WIDTH = 16
-
 
 def _external_ip(body: Body, _now: float) -> str:
     spec = body.get("spec") or {}

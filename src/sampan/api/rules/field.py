@@ -11,7 +11,6 @@ from sampan.api.errors import Cause
 
 IMMUTABLE = "field is immutable"
 NON_NEGATIVE = "must be greater than or equal to 0"
-POSITIVE = "must be greater than zero"
 
 
 class Raw(str):
@@ -45,10 +44,6 @@ def required(path: str, detail: str = "") -> Cause:
 
 def invalid(path: str, value: Any, detail: str) -> Cause:
     return Cause(path, "FieldValueInvalid", _tail(f"Invalid value: {show(value)}", detail))
-
-
-def type_invalid(path: str, value: Any, detail: str) -> Cause:
-    return Cause(path, "FieldValueTypeInvalid", _tail(f"Invalid value: {show(value)}", detail))
 
 
 def not_supported(path: str, value: Any, supported: Iterable[str]) -> Cause:
