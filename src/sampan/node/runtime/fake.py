@@ -105,6 +105,7 @@ class FakeRuntime:
         self._images: dict[str, Image] | None = None
         if images is not None:
             self._images = {ref: _image(ref) for ref in images}
+        self._seen: dict[str, Image] = {}
         self._pid = 100
         self._watchers: list[asyncio.Queue[str]] = []
 
@@ -140,6 +141,7 @@ class FakeRuntime:
         box.ready, box.ip = False, ""
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
+        self._called("remove_sandbox", sandbox_id)
         await self.stop_sandbox(sandbox_id)
         box = self._sandboxes.pop(sandbox_id, None)
         for cid in list(box.containers) if box else ():
@@ -154,12 +156,12 @@ class FakeRuntime:
             raise RuntimeFailure("CreateContainerError", f"sandbox {sandbox_id} is not running")
         if spec.id in self._containers:
             raise RuntimeFailure("CreateContainerError", f"container {spec.id} exists")
-        behaviour = self._behaviour(spec, box.spec)
-        if behaviour.create_error:
-            raise RuntimeFailure("CreateContainerError", behaviour.create_error)
         image = await self.image(spec.image)
         if image is None:
             raise RuntimeFailure("CreateContainerError", f'image "{spec.image}" not found')
+        behaviour = self._behaviour(spec, box.spec, image)
+        if behaviour.create_error:
+            raise RuntimeFailure("CreateContainerError", behaviour.create_error)
         state = ContainerState(
             id=spec.id,
             sandbox_id=sandbox_id,
@@ -293,7 +295,10 @@ class FakeRuntime:
     async def image(self, ref: str) -> Image | None:
         self._check()
         if self._images is None:
-            return _image(ref)
+            if ref.startswith("sha256:"):
+                return self._seen.get(ref)
+            image = _image(ref)
+            return self._seen.setdefault(image.id, image)
         return self._images.get(ref) or next(
             (i for i in self._images.values() if ref in (i.id, *i.tags, *i.digests)), None
         )
@@ -375,7 +380,7 @@ class FakeRuntime:
         for queue in self._watchers:
             queue.put_nowait(sandbox_id)
 
-    def _behaviour(self, spec: ContainerSpec, box: SandboxSpec) -> Behaviour:
+    def _behaviour(self, spec: ContainerSpec, box: SandboxSpec, image: Image) -> Behaviour:
         texts = (
             spec.labels.get(LABEL),
             box.labels.get(f"{LABEL}/{spec.name}"),
@@ -385,7 +390,8 @@ class FakeRuntime:
         for text in texts:
             if text is not None:
                 return Behaviour.parse(text)
-        return self.behaviours.get(spec.image, Behaviour())
+        names = (spec.image, *image.tags)
+        return next((self.behaviours[n] for n in names if n in self.behaviours), Behaviour())
 
     def _free_address(self) -> str:
         used = {b.ip for b in self._sandboxes.values()}
