@@ -26,8 +26,10 @@ KUBERNETES = "v1.37.0"
 INPUT = f"kubernetes-json-schema/{KUBERNETES}-local/_definitions.json"
 INPUT_SHA256 = "e1cc369ddafebc822940791b134361062e1b754a393104857ede92a81f2aa2a2"
 
-STRUCTURE = "structure.z"
-DESCRIPTIONS = "descriptions.z"
+# Raise it when derive() gives other results: source checkouts then derive anew.
+FORMAT = 1
+STRUCTURE = f"structure.{FORMAT}.z"
+DESCRIPTIONS = f"descriptions.{FORMAT}.z"
 NOTICE = "NOTICE"
 
 NOTICE_TEXT = """\

@@ -39,7 +39,7 @@ class Schemas:
     @cache
     def load() -> Schemas:
         """The built-in definitions. A source checkout derives its data files when they are absent
-        or come from another version of ``derive``."""
+        (or of another ``derive.FORMAT``). Raises derive.DeriveError when it cannot."""
         if not (_DATA / derive.STRUCTURE).is_file() or not (_DATA / derive.DESCRIPTIONS).is_file():
             derive.write(_DATA)
         return Schemas(
