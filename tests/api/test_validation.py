@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from sampan.api.catalogue import builtin
-from sampan.api.rules.rbac import token_request
-from sampan.api.rules.workload import validate_scale
 
 REGISTRY = builtin()
 RBAC = "rbac.authorization.k8s.io"
@@ -509,13 +507,3 @@ def test_a_namespaces_phase_follows_its_deletion():
     ]
     body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert rules.validate_status(body, {}) == []
-
-
-def test_bodies_of_subresources():
-    assert [str(c) for c in validate_scale({"spec": {"replicas": -1}})] == [
-        "spec.replicas: Invalid value: -1: must be greater than or equal to 0"
-    ]
-    assert token_request({"spec": {}}) == []
-    assert [str(c) for c in token_request({"spec": {"expirationSeconds": 60}})] == [
-        "spec.expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes"
-    ]

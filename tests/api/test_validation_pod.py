@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sampan.api.catalogue import builtin
-from sampan.api.rules.pod import validate_binding, validate_log_options
 
 RULES = builtin().get("pods").rules
 GOOD: dict[str, Any] = {
@@ -660,14 +659,6 @@ def test_a_container_that_ended_for_good_stays_ended():
     assert RULES.validate_status(new, old) == []
 
 
-def test_bindings_need_a_node():
-    assert [str(c) for c in validate_binding({"target": {"kind": "Pod"}})] == [
-        'target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>"',
-        "target.name: Required value",
-    ]
-    assert validate_binding({"target": {"kind": "Node", "name": "n"}}) == []
-
-
 def test_causes_carry_the_reason_clients_match_on():
     body = good()
     body["spec"]["containers"][0]["image"] = ""
@@ -677,26 +668,6 @@ def test_causes_carry_the_reason_clients_match_on():
         "FieldValueRequired",
         "Required value",
     )
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"follow": "true", "tailLines": "0"}, []),
-        ({"tailLines": "-1"}, ["tailLines: Invalid value: -1: must be greater than or equal to 0"]),
-        ({"limitBytes": "0"}, ["limitBytes: Invalid value: 0: must be greater than 0"]),
-        (
-            {"sinceSeconds": "1", "sinceTime": "2026-01-01T00:00:00Z"},
-            [": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"],
-        ),
-        (
-            {"stream": "Both"},
-            ['stream: Unsupported value: "Both": supported values: "All", "Stdout", "Stderr"'],
-        ),
-    ],
-)
-def test_log_options(options, expected):
-    assert [str(c) for c in validate_log_options(options)] == expected
 
 
 def test_ephemeral_containers_come_by_their_own_subresource():

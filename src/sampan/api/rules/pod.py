@@ -1,20 +1,17 @@
-"""Validation of pods: on creation, on update, of their status, of their binding."""
+"""Validation of pods: on creation, on update, of their status."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
 from sampan.api.rules import selection
 from sampan.api.rules.field import (
-    NON_NEGATIVE,
     checked,
     forbidden,
     in_range,
     invalid,
-    not_supported,
     required,
     show,
 )
@@ -191,38 +188,4 @@ def validate_status(new: Body, old: Body) -> list[Cause]:
                     "may not be transitioned to non-terminated state",
                 )
             )
-    return found
-
-
-def validate_binding(body: Body) -> list[Cause]:
-    """A Binding: the body of the binding subresource."""
-    target = body.get("target") or {}
-    found: list[Cause] = []
-    if target.get("kind") not in (None, "", "Node"):
-        found.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
-    if not target.get("name"):
-        found.append(required("target.name"))
-    return found
-
-
-def validate_log_options(options: Mapping[str, str]) -> list[Cause]:
-    """PodLogOptions by their query names."""
-    found: list[Cause] = []
-    for name, least, why in (
-        ("tailLines", 0, NON_NEGATIVE),
-        ("limitBytes", 1, "must be greater than 0"),
-        ("sinceSeconds", 1, "must be greater than 0"),
-    ):
-        text = options.get(name)
-        if text is not None and text.lstrip("-").isdigit() and int(text) < least:
-            found.append(invalid(name, int(text), why))
-    if options.get("sinceSeconds") and options.get("sinceTime"):
-        why = "at most one of `sinceTime` or `sinceSeconds` may be specified"
-        found.append(forbidden("", why))
-    stream = options.get("stream")
-    if stream and stream not in ("All", "Stdout", "Stderr"):
-        found.append(not_supported("stream", stream, ("All", "Stdout", "Stderr")))
-    if stream in ("Stdout", "Stderr") and options.get("tailLines"):
-        why = "`tailLines` and specific `stream` are mutually exclusive for now"
-        found.append(forbidden("", why))
     return found

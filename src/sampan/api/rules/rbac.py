@@ -6,7 +6,6 @@ from sampan.api.errors import Cause
 from sampan.api.obj import Body
 from sampan.api.rules.field import checked, forbidden, invalid, not_supported, required
 from sampan.api.rules.selection import label_selector
-from sampan.api.rules.volumes import token_lifetime
 from sampan.lib import names
 
 GROUP = "rbac.authorization.k8s.io"
@@ -150,9 +149,3 @@ def local_access_review(body: Body) -> list[Cause]:
             invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace")
         )
     return found
-
-
-def token_request(body: Body) -> list[Cause]:
-    """A TokenRequest: the body of the token subresource."""
-    seconds = (body.get("spec") or {}).get("expirationSeconds")
-    return token_lifetime("spec.expirationSeconds", 3600 if seconds is None else seconds)

@@ -193,13 +193,13 @@ def _downward(path: str, source: Body) -> list[Cause]:
 
 def _token(path: str, source: Body) -> list[Cause]:
     seconds = source.get("expirationSeconds")
-    found = [] if seconds is None else token_lifetime(f"{path}.expirationSeconds", seconds)
+    found = [] if seconds is None else _lifetime(f"{path}.expirationSeconds", seconds)
     if not source.get("path"):
         found.append(required(f"{path}.path"))
     return found
 
 
-def token_lifetime(path: str, seconds: int) -> list[Cause]:
+def _lifetime(path: str, seconds: int) -> list[Cause]:
     """How long a token asked for may live."""
     if seconds < 600:
         return [invalid(path, seconds, "may not specify a duration less than 10 minutes")]

@@ -168,8 +168,3 @@ def int_or_percent(path: str, value: Any) -> list[Cause]:
 
 def _is_zero(value: Any) -> bool:
     return value in (None, 0) or (isinstance(value, str) and value.rstrip("%").strip("0") == "")
-
-
-def validate_scale(body: Body) -> list[Cause]:
-    """An autoscaling/v1 Scale: the body of the scale subresource."""
-    return non_negative("spec.replicas", (body.get("spec") or {}).get("replicas"))
