@@ -1,0 +1,268 @@
+"""The reconcile engine: triggers wake keys, controllers plan, the engine carries plans out.
+
+A key is not planned again before the caches have seen what its last plan wrote: no controller
+ever decides on a state that is older than its own actions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sampan.api.errors import StatusError
+from sampan.api.obj import Key, Obj
+from sampan.client.base import Client, Unknown
+from sampan.client.cache import Caches, Informer
+from sampan.control.events import Recorder
+from sampan.control.plan import (
+    Action,
+    Again,
+    Controller,
+    Create,
+    Delete,
+    Emit,
+    Patch,
+    SetStatus,
+    Trigger,
+    Update,
+)
+from sampan.lib.clock import Clock
+from sampan.lib.queue import WorkQueue
+
+BARRIER_SECONDS = 30.0
+log = logging.getLogger(__name__)
+
+
+class Retry(Exception):
+    """The plan did not go through as a whole; the key comes again after its back-off."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """One controller at work."""
+
+    controller: Controller
+    client: Client
+    recorder: Recorder
+    queue: WorkQueue[Key] = field(default_factory=WorkQueue)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Writes:
+    """What one plan wrote: the caches have to show it before the next plan."""
+
+    seen: list[tuple[Key, Callable[[Informer], bool]]] = field(default_factory=list)
+
+    def wrote(self, obj: Obj) -> None:
+        if obj.revision:
+            key, revision = obj.key, obj.revision
+            self.seen.append((key, lambda cache: cache.has_reached(key, revision)))
+
+    def deleted(self, key: Key, uid: str) -> None:
+        def gone(cache: Informer) -> bool:
+            held = cache.get(key.namespace, key.name)
+            return held is None or held.is_deleting or bool(uid and held.uid != uid)
+
+        self.seen.append((key, gone))
+
+
+class Engine:
+    """Runs controllers. client_for(name) gives the client of that controller's own identity;
+    ``client_for('')`` the one the shared caches read with."""
+
+    def __init__(
+        self, client_for: Callable[[str], Client], *, clock: Clock, rng: random.Random | None = None
+    ) -> None:
+        self._client_for = client_for
+        self._clock = clock
+        self._rng = rng or random.Random(0)
+        self._running: list[_Running] = []
+        self.caches = Caches(client_for(""))
+
+    def add(self, controller: Controller) -> None:
+        client = self._client_for(controller.name)
+        recorder = Recorder(client, controller.name, clock=self._clock)
+        running = _Running(controller, client, recorder)
+        for resource, indexes in controller.indexes.items():
+            for name, index in indexes.items():
+                self.caches[resource].add_index(name, index)
+        for trigger in controller.triggers:
+            self._connect(running, trigger)
+        self._running.append(running)
+
+    def _connect(self, running: _Running, trigger: Trigger) -> None:
+        def changed(_kind: str, old: Obj | None, new: Obj | None) -> None:
+            for obj in (old, new):
+                if obj is not None:
+                    for key in trigger.keys(obj, self.caches):
+                        running.queue.add(key)
+
+        self.caches[trigger.resource].add_handler(changed)
+
+    async def start(self) -> None:
+        """Returns once every cache is synced and the controllers work."""
+        await self.caches.start()
+        for running in self._running:
+            running.tasks = [
+                asyncio.create_task(self._work(running), name=running.controller.name)
+                for _ in range(running.controller.workers)
+            ]
+
+    async def stop(self) -> None:
+        tasks = [t for r in self._running for t in r.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for running in self._running:
+            running.queue.close()
+            await running.recorder.close()
+        await self.caches.stop()
+
+    @property
+    def is_idle(self) -> bool:
+        return all(r.queue.is_idle for r in self._running)
+
+    async def settle(self, *, newest: Callable[[], int], timeout: float = 60.0) -> None:
+        """Returns once nothing is queued or worked on and every cache shows revision
+        *newest()*. For tests."""
+        async with asyncio.timeout(timeout):
+            while True:
+                await asyncio.sleep(0)
+                before = newest()
+                if self.is_idle and all(c.revision >= before for c in self.caches.all()):
+                    for _ in range(10):  # what was woken by the last event gets its turn
+                        await asyncio.sleep(0)
+                    if self.is_idle and newest() == before:
+                        return
+                await asyncio.sleep(0.001)
+
+    # -- one key -------------------------------------------------------------------------------
+
+    async def _work(self, running: _Running) -> None:
+        queue = running.queue
+        while True:
+            key = await queue.get()
+            try:
+                await self._reconcile(running, key)
+            except asyncio.CancelledError:
+                raise
+            except (Retry, StatusError, Unknown, OSError) as e:
+                delay = queue.retry(key)
+                log.debug("%s: %s: %s; again in %.3fs", running.controller.name, key.path, e, delay)
+            except Exception:
+                queue.retry(key)
+                log.exception("%s: %s", running.controller.name, key.path)
+            else:
+                queue.succeed(key)
+            finally:
+                queue.done(key)
+
+    async def _reconcile(self, running: _Running, key: Key) -> None:
+        controller = running.controller
+        view = controller.observe(key, self.caches)
+        if view is None:
+            return
+        actions = controller.plan(view, self._clock.now())
+        writes = _Writes()
+        try:
+            await self._execute(running, key, actions, writes)
+        finally:
+            await self._barrier(writes)
+
+    async def _barrier(self, writes: _Writes) -> None:
+        """Wait until the caches show every write. A cache that does not get there in time is no
+        reason to stop for good: it lists again by itself."""
+        try:
+            async with asyncio.timeout(BARRIER_SECONDS):
+                for key, seen in writes.seen:
+                    cache = self.caches[key.resource]
+                    await cache.until(lambda seen=seen, cache=cache: seen(cache))  # type: ignore[misc]
+        except TimeoutError:
+            log.warning("caches did not show %d write(s) in time", len(writes.seen))
+
+    async def _execute(
+        self, running: _Running, key: Key, actions: Iterable[Action], writes: _Writes
+    ) -> None:
+        creates: list[Create] = []
+        for action in [*actions, None]:
+            if isinstance(action, Create):
+                creates.append(action)
+                continue
+            if creates:
+                await self._create_all(running, key, creates, writes)
+                creates = []
+            if action is not None:
+                await self._one(running, key, action, writes)
+
+    async def _one(self, running: _Running, key: Key, action: Action, writes: _Writes) -> None:
+        client = running.client
+        match action:
+            case Emit(regarding=regarding, type=kind, reason=reason, message=message):
+                running.recorder.emit(regarding, kind, reason, message)
+            case Again(after=after):
+                running.queue.add_after(key, after)
+            case Update(resource=resource, body=body):
+                writes.wrote(await client.update(resource, body))
+            case SetStatus(resource=resource, body=body):
+                writes.wrote(await client.update(resource, body, subresource="status"))
+            case Patch(key=target, patch=patch, kind=kind, subresource=sub):
+                done = await client.patch(
+                    target.resource, target.name, patch, target.namespace, kind=kind,
+                    subresource=sub,
+                )  # fmt: skip
+                writes.wrote(done)
+            case Delete():
+                await self._delete(running, key, action, writes)
+            case Create():
+                await self._create_all(running, key, [action], writes)
+
+    async def _delete(self, running: _Running, key: Key, action: Delete, writes: _Writes) -> None:
+        target = action.key
+        try:
+            await running.client.delete(
+                target.resource, target.name, target.namespace, uid=action.uid,
+                revision=action.revision, grace=action.grace, propagation=action.propagation,
+            )  # fmt: skip
+        except StatusError as e:
+            if e.code == 404 or (e.code == 409 and action.uid and not action.revision):
+                writes.deleted(target, action.uid)  # it is gone, or another one has its name
+                return
+            if action.failed is not None:
+                await self._execute(running, key, action.failed(e.message), writes)
+            raise
+        writes.deleted(target, action.uid)
+        if action.done is not None:
+            await self._execute(running, key, action.done(), writes)
+
+    async def _create_all(
+        self, running: _Running, key: Key, creates: Sequence[Create], writes: _Writes
+    ) -> None:
+        """Slow start: one, two, four, ... at once, so that what fails for all fails few times."""
+        done, size = 0, 1
+        while done < len(creates):
+            batch = creates[done : done + size]
+            results = await asyncio.gather(
+                *(self._create(running, key, c, writes) for c in batch), return_exceptions=True
+            )
+            errors = [r for r in results if isinstance(r, BaseException)]
+            if errors:
+                raise errors[0]
+            done += len(batch)
+            size *= 2
+
+    async def _create(self, running: _Running, key: Key, action: Create, writes: _Writes) -> None:
+        namespace = action.body["metadata"].get("namespace", "")
+        try:
+            obj = await running.client.create(action.resource, action.body, namespace)
+        except StatusError as e:
+            terminating = any(c.reason == "NamespaceTerminating" for c in e.causes)
+            if action.failed is not None and not terminating:
+                await self._execute(running, key, action.failed(e.message), writes)
+            raise
+        writes.wrote(obj)
+        if action.done is not None:
+            await self._execute(running, key, action.done(obj), writes)
