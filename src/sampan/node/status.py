@@ -11,13 +11,13 @@ from sampan.node.runtime.base import ContainerState
 from sampan.node.units import ALIVE, EXITED, FLIGHT, HOOK, RUNNING, STOPPING, Unit
 
 if TYPE_CHECKING:
-    from sampan.node.machine import PodMachine
+    from sampan.node.podstate import PodState
 
 SCHEME = "sampan://"
 OURS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
-def pod_status(machine: PodMachine, now: float) -> Body:
+def pod_status(machine: PodState, now: float) -> Body:
     """The whole status; fields of others (conditions such as readiness gates) are kept."""
     generation = machine.pod["metadata"].get("generation")
     if machine.frozen:
@@ -77,7 +77,7 @@ def _amount(text: Any) -> Any:
     return parse(text) if text is not None else 0
 
 
-def container_status(machine: PodMachine, unit: Unit) -> Body:
+def container_status(machine: PodState, unit: Unit) -> Body:
     spec = machine.specs[unit.name]
     current = unit.current
     waits_by_default = (
@@ -139,7 +139,7 @@ def _terminated(state: ContainerState) -> Body:
     return shown
 
 
-def _phase(machine: PodMachine) -> str:
+def _phase(machine: PodState) -> str:
     if machine.failure is not None:
         return "Failed"
     mains = [u for u in machine.units.values() if u.role == "main"]
@@ -147,7 +147,7 @@ def _phase(machine: PodMachine) -> str:
     ran = [u for u in mains if u.current is not None and not (u.stage == HOOK and not u.last)]
     for unit in inits:
         if unit.role == "init" and unit.stage == EXITED and not unit.succeeded:
-            if machine._has_finished(unit):
+            if machine.has_finished(unit):
                 return "Failed"
     if machine.winding and not any(u.stage in ALIVE | FLIGHT for u in machine.units.values()):
         done = len(ran) == len(mains) and all(_exit(u) == 0 for u in mains)
@@ -162,9 +162,7 @@ def _exit(unit: Unit) -> int:
     return unit.current.exit_code if unit.current is not None else 1
 
 
-def _conditions(
-    machine: PodMachine, containers: list[Body], *, phase: str, now: float
-) -> list[Body]:
+def _conditions(machine: PodState, containers: list[Body], *, phase: str, now: float) -> list[Body]:
     by_name = {c["name"]: c for c in containers}
     before = {c["type"]: c for c in machine.status.get("conditions") or ()}
     theirs = {c["type"]: c for c in (machine.pod.get("status") or {}).get("conditions") or ()}
@@ -218,7 +216,7 @@ def _conditions(
     return out
 
 
-def _any_ran(machine: PodMachine) -> bool:
+def _any_ran(machine: PodState) -> bool:
     return any(u.role == "main" and u.stage in ALIVE for u in machine.units.values())
 
 
