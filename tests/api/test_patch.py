@@ -196,6 +196,20 @@ def test_malformed_patches(kind: str, patch: Json, message: str) -> None:
     assert (error.code, error.reason, error.message) == (400, "BadRequest", message)
 
 
+def test_bottomless_patches_are_refused() -> None:
+    deep: Json = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    for kind, patch in (
+        (MERGE_PATCH, deep),
+        (STRATEGIC_PATCH, deep),
+        (JSON_PATCH, [op("add", "/a", value=deep)]),
+    ):
+        with pytest.raises(StatusError) as caught:
+            apply_patch(kind, body={"a": 1}, patch=patch, definition=POD, schemas=Schemas.load())
+        assert caught.value.code == 400
+
+
 def test_other_types_are_refused_by_name() -> None:
     assert refusal(APPLY_PATCH, {}, {}).code == 415
     error = refusal(STRATEGIC_PATCH, {}, {}, definition="")

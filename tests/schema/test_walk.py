@@ -175,6 +175,15 @@ def test_recursive_and_free_form_definitions() -> None:
     assert body["properties"]["a"]["default"] == {"x": None}
 
 
+def test_bottomless_bodies_are_refused() -> None:
+    crd = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+    body: dict[str, Any] = {}
+    for _ in range(5000):
+        body = {"not": body}
+    with pytest.raises(TypeMismatch, match="exceeded max depth"):
+        Schemas.load().decode(crd, body)
+
+
 def test_required_fields() -> None:
     body = {"spec": {"containers": [{"image": "i"}, {"name": "b", "ports": [{}]}]}}
     assert Schemas.load().required(POD, body) == [

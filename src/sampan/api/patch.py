@@ -6,11 +6,7 @@ from typing import Any
 
 from sampan.api import jsonpatch, strategic
 from sampan.api.call import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
-from sampan.api.errors import (
-    StatusError,
-    bad_request,
-    unsupported_media_type,
-)
+from sampan.api.errors import StatusError, bad_request, unsupported_media_type
 from sampan.api.obj import Body
 from sampan.schema.scalars import json_type
 from sampan.schema.walk import Schemas
@@ -28,15 +24,22 @@ def apply_patch(
     malformed patch, 422 for one that does not apply, 415 for other types.
     """
     media = content_type.partition(";")[0].strip().lower()
+    try:
+        return _apply(media, body, patch, definition, schemas)
+    except RecursionError:
+        raise bad_request("error decoding patch: exceeded max depth") from None
+
+
+def _apply(media: str, body: Body, patch: Any, definition: str, schemas: Schemas) -> Body:
     if media == JSON_PATCH:
         return _json(body, patch)
     if media == MERGE_PATCH:
         if not isinstance(patch, dict):
-            raise _undecodable(f"error decoding patch: {_unmarshal(patch, _GO_MAP)}")
+            raise bad_request(f"error decoding patch: {_unmarshal(patch, _GO_MAP)}")
         return _merged(body, patch)
     if media == STRATEGIC_PATCH and definition in schemas:
         if not isinstance(patch, dict):
-            raise _undecodable(_unmarshal(patch, _GO_MAP))
+            raise bad_request(_unmarshal(patch, _GO_MAP))
         return _strategic(body, patch, definition, schemas)
     accepted = [JSON_PATCH, MERGE_PATCH]
     if definition in schemas:
@@ -51,7 +54,7 @@ def _json(body: Body, patch: Any) -> Body:
     try:
         patched = jsonpatch.apply(body, patch)
     except jsonpatch.Malformed as e:
-        raise _undecodable(f"error decoding patch: {e}") from None
+        raise bad_request(f"error decoding patch: {e}") from None
     except jsonpatch.TooMany as e:
         raise StatusError(413, "RequestEntityTooLarge", str(e)) from None
     except jsonpatch.DoesNotApply:
@@ -87,10 +90,6 @@ def _strategic(body: Body, patch: dict[str, Any], definition: str, schemas: Sche
 
 def _unmarshal(value: Any, go: str) -> str:
     return f"json: cannot unmarshal {json_type(value)} into Go value of type {go}"
-
-
-def _undecodable(message: str) -> StatusError:
-    return bad_request(message)
 
 
 def _does_not_apply() -> StatusError:

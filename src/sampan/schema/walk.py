@@ -102,7 +102,10 @@ class Schemas:
         go, quantities and times take their canonical text. Raises TypeMismatch.
         """
         unknown: list[str] = []
-        self._struct(definition).run(body, None, unknown)
+        try:
+            self._struct(definition).run(body, None, unknown)
+        except RecursionError:
+            raise TypeMismatch("", definition, "object", text="exceeded max depth") from None
         return unknown
 
     def required(self, definition: str, body: dict[str, Any]) -> list[str]:
