@@ -54,7 +54,14 @@ def update_problems(resource: str, new: dict[str, Any], old: dict[str, Any]) -> 
             {"replicas": -1},
             ["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
         ),
-        ({"selector": None}, ["spec.selector: Required value"]),
+        (
+            {"selector": None},
+            [
+                "spec.selector: Required value",
+                'spec.template.metadata.labels: Invalid value: {"app":"a"}: `selector` does not '
+                "match template `labels`",
+            ],
+        ),
         (
             {"selector": {"matchLabels": None}},
             ["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],

@@ -101,7 +101,7 @@ def _template(spec: Body, kind: str) -> list[Cause]:
     found: list[Cause] = []
     labels = (template.get("metadata") or {}).get("labels") or {}
     try:
-        selector = from_label_selector(spec.get("selector") or {})
+        selector = from_label_selector(spec.get("selector"))
     except SelectorError:
         selector = None
     if selector is not None and not selector.is_empty and not selector.matches(labels):
