@@ -12,12 +12,13 @@ from typing import Any
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
+from sampan.client.cache import Informer
+from sampan.control.events import Recorder
 from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
 from sampan.node import register
 from sampan.node import stimuli as st
-from sampan.node.events import EventSink, node_reference
-from sampan.node.feed import Feed
+from sampan.node.events import EventSink, node_body
 from sampan.node.logs import drop_stale_logs
 from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxState
 from sampan.node.streams import Streams
@@ -70,21 +71,16 @@ class Agent:
         self._client = client
         self._runtime = runtime
         self._clock = clock
-        self._events: EventSink = events or _Silence()
+        self._recorder = Recorder(client, "kubelet", clock=clock, host=node_name)
+        self._events: EventSink = events or self._recorder
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[str, list[SandboxState]] = {}
         self._ready: tuple[bool, str] = (False, "the agent is starting")
         self._node_status: Body = {}
         self._reported = 0.0
         self._images_seen: tuple[str, ...] = ()
-        self._pods = Feed(
-            client,
-            "pods",
-            seen=self._pod_seen,
-            gone=self._pod_gone,
-            fields=f"spec.nodeName={node_name}",
-        )
-        self._services = Feed(client, "services")
+        self._pods = Informer(client, "pods", fields=f"spec.nodeName={node_name}")
+        self._services = Informer(client, "services")
         sources = ApiSources(client, clock)
         volumes: Volumes = SimulatedVolumes()
         if data_dir is not None:
@@ -101,7 +97,7 @@ class Agent:
             node_name=node_name,
             host_ips=tuple(addresses),
             allocatable=sizes,
-            services=lambda: tuple(o.body for o in self._services.objects.values()),
+            services=lambda: tuple(o.body for o in self._services.list()),
             spawn=self._spawn,
             released=self._released,
             log_root=data_dir / "logs" if data_dir is not None else None,
@@ -120,31 +116,32 @@ class Agent:
         await self._check_runtime()
         await self._register()
         self._spawn(self._keep_alive())
-        self._spawn(self._services.run())
-        await self._services.synced.wait()
+        self._services.start()
+        await self._services.synced()
         for box in await self._runtime.sandboxes():
             self._held.setdefault(box.uid, []).append(box)
         self._spawn(self._watch_exits())
         self._spawn(self._resync())
-        self._spawn(self._pods.run())
-        await self._pods.synced.wait()
+        self._pods.add_handler(self._pod_changed)
+        self._pods.start()
+        await self._pods.synced()
         for uid, boxes in self._held.items():
             self._spawn(self._remove_orphan(uid, boxes))
         self._held = {}
         self._drop_stale_directories()
-        self._events.emit(
-            node_reference(self.identity.name), "Normal", "Starting", "Starting kubelet."
-        )
+        self._events.emit(node_body(self.identity.name), "Normal", "Starting", "Starting kubelet.")
 
     async def stop(self) -> None:
         """Let go: pods keep running and a later agent takes them over."""
         for worker in [*self.workers.values()]:
             worker.close()
+        await asyncio.gather(self._pods.stop(), self._services.stop())
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.workers.clear()
+        await self._recorder.close()
         await self._runtime.close()
 
     def _spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -159,6 +156,12 @@ class Agent:
             log.error("a task of node %s failed", self.identity.name, exc_info=task.exception())
 
     # ---- pods ----------------------------------------------------------------------------------
+
+    def _pod_changed(self, _: str, old: Obj | None, new: Obj | None) -> None:
+        if old is not None and (new is None or new.uid != old.uid):
+            self._pod_gone(old)
+        if new is not None:
+            self._pod_seen(new)
 
     def _pod_seen(self, pod: Obj) -> None:
         worker = self.workers.get(pod.uid)
@@ -306,7 +309,7 @@ class Agent:
         if before.get("Ready") != ("True" if self._ready[0] else "False"):
             reason = "NodeReady" if self._ready[0] else "NodeNotReady"
             self._events.emit(
-                node_reference(self.identity.name),
+                node_body(self.identity.name),
                 "Normal",
                 reason,
                 f"Node {self.identity.name} status is now: {reason}",
@@ -400,11 +403,6 @@ class ApiSources:
             "serviceaccounts", body, namespace, name=account, subresource="token"
         )
         return answer.body
-
-
-class _Silence:
-    def emit(self, regarding: Body, type: str, reason: str, message: str) -> None:
-        log.info("%s %s: %s", regarding.get("name"), reason, message)
 
 
 def _text(path: str) -> str:

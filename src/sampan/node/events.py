@@ -1,4 +1,4 @@
-"""The agent's events: about pods (and their containers) and about its node."""
+"""What the agent's events are about: pods, their containers, and the node."""
 
 from __future__ import annotations
 
@@ -8,32 +8,22 @@ from sampan.api.obj import Body
 
 
 class EventSink(Protocol):
-    """Takes events and never waits nor fails: they are written, or lost, later."""
+    """``control.events.Recorder``, as the agent uses it: takes events, never waits nor fails."""
 
-    def emit(self, regarding: Body, type: str, reason: str, message: str) -> None:
-        """regarding: an ObjectReference."""
-        ...
-
-
-def pod_reference(pod: Body, container: str = "") -> Body:
-    """Reference to a pod, or to one of its containers."""
-    meta = pod["metadata"]
-    reference: Body = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "namespace": meta.get("namespace", ""),
-        "name": meta["name"],
-        "uid": meta.get("uid", ""),
-    }
-    if meta.get("resourceVersion"):
-        reference["resourceVersion"] = meta["resourceVersion"]
-    if container:
-        inits = {c["name"] for c in pod["spec"].get("initContainers") or ()}
-        field = "initContainers" if container in inits else "containers"
-        reference["fieldPath"] = f"spec.{field}{{{container}}}"
-    return reference
+    def emit(
+        self, regarding: Body, type: str, reason: str, message: str, field_path: str = ""
+    ) -> None: ...
 
 
-def node_reference(name: str) -> Body:
-    """As the kubelet names its node: the uid is the name."""
-    return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+def container_path(pod: Body, container: str) -> str:
+    """The field path of a container, or '' for the pod as a whole."""
+    if not container:
+        return ""
+    inits = {c["name"] for c in pod["spec"].get("initContainers") or ()}
+    field = "initContainers" if container in inits else "containers"
+    return f"spec.{field}{{{container}}}"
+
+
+def node_body(name: str) -> Body:
+    """As the kubelet names its node in events: the uid is the name."""
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "uid": name}}

@@ -16,7 +16,7 @@ from sampan.client.base import Client, Unknown
 from sampan.lib.clock import Clock
 from sampan.node import hooks, images_policy, probes
 from sampan.node import stimuli as st
-from sampan.node.events import EventSink, pod_reference
+from sampan.node.events import EventSink, container_path
 from sampan.node.hosts import hosts_file, resolv_conf
 from sampan.node.logs import log_path, pod_log_dir, tail_for_message
 from sampan.node.machine import PodMachine
@@ -134,12 +134,7 @@ class PodWorker:
             case st.SetStatus(status=status, settled=settled):
                 self.writer.want(status, settled=settled)
             case st.Emit():
-                self.around.events.emit(
-                    pod_reference(self.pod.body, what.container),
-                    what.type,
-                    what.reason,
-                    what.message,
-                )
+                self._emit(what.type, what.reason, what.message, what.container)
             case st.Timer(at=at):
                 self._wake_at(at)
             case st.StartProbe():
@@ -219,12 +214,7 @@ class PodWorker:
 
     async def _pull(self, what: st.PullImage) -> None:
         if what.policy != "Never" and await self._is_absent(what.ref):
-            self.around.events.emit(
-                pod_reference(self.pod.body, what.container),
-                "Normal",
-                "Pulling",
-                f'Pulling image "{what.ref}"',
-            )
+            self._emit("Normal", "Pulling", f'Pulling image "{what.ref}"', what.container)
         try:
             got = await images_policy.ensure(
                 self.around.runtime, what.ref, policy=what.policy, clock=self.around.clock
@@ -478,7 +468,12 @@ class PodWorker:
         return self.explained_all(found) if found is not None else None
 
     def _warn(self, reason: str, message: str, container: str = "") -> None:
-        self.around.events.emit(pod_reference(self.pod.body, container), "Warning", reason, message)
+        self._emit("Warning", reason, message, container)
+
+    def _emit(self, type: str, reason: str, message: str, container: str) -> None:
+        body = self.pod.body
+        path = container_path(body, container)
+        self.around.events.emit(body, type, reason, message, path)
 
     def _sandbox_id(self) -> str:
         return self.machine.sandbox.id if self.machine.sandbox is not None else ""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sampan.api.call import JSON_PATCH, STRATEGIC_PATCH, Call
-from sampan.api.errors import StatusError, already_exists, bad_request, conflict, not_found
+from sampan.api.errors import StatusError, already_exists, bad_request, conflict, gone, not_found
 from sampan.api.obj import Body, Event, Key, Obj, Page
 from sampan.lib.clock import Clock, rfc3339
 
@@ -43,6 +43,8 @@ class FakeApi:
         return _VERBS[call.verb](self, call)
 
     async def watch(self, call: Call) -> AsyncIterator[Event]:
+        if call.options.get("resourceVersion") not in (None, str(self._revision)):
+            raise gone("FakeApi keeps no history")
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         entry = (call, queue)
         self._queues.append(entry)
