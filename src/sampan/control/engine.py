@@ -203,8 +203,8 @@ class Engine:
                 running.recorder.emit(regarding, kind, reason, message)
             case Again(after=after):
                 running.queue.add_after(key, after)
-            case Update(resource=resource, body=body):
-                writes.wrote(await client.update(resource, body))
+            case Update(resource=resource, body=body, subresource=sub):
+                writes.wrote(await client.update(resource, body, subresource=sub))
             case SetStatus(resource=resource, body=body):
                 writes.wrote(await client.update(resource, body, subresource="status"))
             case Patch(key=target, patch=patch, kind=kind, subresource=sub):

@@ -28,6 +28,7 @@ class Update:
 
     resource: str
     body: Body
+    subresource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
