@@ -1,0 +1,1 @@
+"""The native runtime: crun or runc, conmon, a pause per pod, overlayfs and netlink."""

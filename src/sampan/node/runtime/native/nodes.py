@@ -1,0 +1,278 @@
+"""Nodes of one host: each a network and a mount namespace, held open by one tiny process that
+outlives Sampan, joined by a switch namespace in the middle. The host's own network is not touched.
+
+Addresses: pods of node i in 10.42.i.0/24, node i at 10.44.0.(i+1), the switch at 10.44.0.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sampan.lib.datadir import started_at
+from sampan.node.runtime.native import kernel
+from sampan.node.runtime.native.netlink import netlink
+
+T = TypeVar("T")
+PODS = "10.42.0.0/16"
+SERVICE_ADDRESS = "10.43.0.1"  # of the API, on every node
+API_ADDRESS = "10.44.1.1"  # where the kubernetes Service points to, on every node
+GATEWAY = "169.254.1.1"  # the next hop of every pod; every node answers for it
+_LINKS = "10.44.0.0/24"
+_SWITCH = "10.44.0.1"
+_THREADS = 6
+_SPACES = (("mnt", kernel.CLONE_NEWNS), ("net", kernel.CLONE_NEWNET))
+
+
+def cluster_id(root: Path) -> str:
+    """Names what a cluster owns outside of its directory: its control groups."""
+    return "sampan-" + hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
+
+
+def pod_network(index: int) -> str:
+    return f"10.42.{index}.0/24"
+
+
+def node_address(index: int) -> str:
+    return f"10.44.0.{index + 1}"
+
+
+class Space:
+    """A node's namespaces: work given to ``run`` happens inside of them."""
+
+    def __init__(self, name: str, index: int, pid: int) -> None:
+        self.name = name
+        self.index = index
+        self.pid = pid
+        self._threads = ThreadPoolExecutor(
+            _THREADS, thread_name_prefix=f"node-{name}", initializer=self._enter
+        )
+
+    def _enter(self) -> None:
+        kernel.unshare(kernel.CLONE_FS)
+        kernel.enter(self.pid, _SPACES)
+        os.chdir("/")
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """*work* in a thread of the node."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def listen(self, host: str, port: int) -> socket.socket:
+        """A listening socket at an address inside the node."""
+
+        def make() -> socket.socket:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+            sock.listen(128)
+            sock.setblocking(False)
+            return sock
+
+        return await self.run(make)
+
+    async def connect(
+        self, host: str, port: int, timeout: float
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection from inside the node. Raises OSError, TimeoutError."""
+
+        def make() -> socket.socket:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            return sock
+
+        sock = await self.run(make)
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.get_running_loop().sock_connect(sock, (host, port))
+                return await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class Nodes:
+    """The nodes of a cluster; ``ensure`` finds those that an earlier process left."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spaces: dict[str, Space] = {}
+        self._file = root / "nodes.json"
+        self._state: dict[str, Any] = {"holders": {}}
+
+    async def ensure(self, names: list[str]) -> dict[str, Space]:
+        """Nodes by name, in order: the i-th has index i, from 1 on."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._state = _read(self._file)
+        if len(names) > 1:
+            await self._ensure_switch()
+        for index, name in enumerate(names, 1):
+            pid, fresh = self._holder(name)
+            space = Space(name, index, pid)
+            self.spaces[name] = space
+            if fresh:
+                await space.run(_prepare_node, index)
+                if len(names) > 1:
+                    await self._plug(space)
+        return self.spaces
+
+    def close(self) -> None:
+        for space in self.spaces.values():
+            space.close()
+
+    def pids(self) -> list[int]:
+        return [h["pid"] for h in self._state["holders"].values()]
+
+    async def _ensure_switch(self) -> None:
+        pid, fresh = self._holder("#switch")
+        space = Space("#switch", 0, pid)
+        self._switch = space
+        if fresh:
+            await space.run(_prepare_switch)
+
+    async def _plug(self, space: Space) -> None:
+        """Join a node to the switch by a veth."""
+        await self._switch.run(_plug_switch, space.index, space.pid)
+        await space.run(_plug_node, space.index)
+
+    def _holder(self, name: str) -> tuple[int, bool]:
+        """(pid of the process that holds the namespaces, whether it is new)."""
+        held = self._state["holders"].get(name)
+        if held is not None and started_at(held["pid"]) == held["ticks"]:
+            return held["pid"], False
+        process = subprocess.Popen(
+            ["unshare", "--net", "--mount", "--propagation", "private", "catatonit", "-P"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd="/", start_new_session=True,
+        )  # fmt: skip
+        _wait_for_exec(process.pid)
+        ticks = started_at(process.pid)
+        self._state["holders"][name] = {"pid": process.pid, "ticks": ticks}
+        _write(self._file, self._state)
+        return process.pid, True
+
+
+def _wait_for_exec(pid: int) -> None:
+    """Until *pid* has become the pause: its namespaces are made by then."""
+    deadline = time.monotonic() + 5
+    while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"catatonit"):
+        if time.monotonic() > deadline:
+            raise OSError("a namespace holder did not start")
+        time.sleep(0.0005)
+
+
+def _prepare_node(index: int) -> None:
+    # crun refuses cgroup v1 beside an empty cgroup2; in this mount namespace only v1 is left.
+    unified = Path("/sys/fs/cgroup/unified")
+    if unified.is_dir() and Path("/sys/fs/cgroup/memory").is_dir():
+        kernel.unmount(str(unified))
+    kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
+    with netlink() as link:
+        link.up("lo")
+        for address in (node_address(index), SERVICE_ADDRESS, API_ADDRESS, GATEWAY):
+            link.address("lo", address)
+        # What no pod has is not looked for elsewhere.
+        link.route(pod_network(index), unreachable=True)
+
+
+def _prepare_switch() -> None:
+    kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
+    with netlink() as link:
+        link.up("lo")
+        link.address("lo", _SWITCH)
+        link.route(PODS, unreachable=True)
+
+
+def _plug_switch(index: int, pid: int) -> None:
+    name = f"node{index}"
+    with netlink() as link:
+        link.veth(name, "link0", peer_pid=pid)
+        link.route(f"{node_address(index)}/32", device=name, source=_SWITCH)
+        link.route(pod_network(index), via=node_address(index), source=_SWITCH)
+
+
+def _plug_node(index: int) -> None:
+    own = node_address(index)
+    with netlink() as link:
+        link.up("link0")
+        link.route(f"{_SWITCH}/32", device="link0", source=own)
+        for network in (_LINKS, PODS):
+            link.route(network, via=_SWITCH, source=own)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {"holders": {}}
+    return state
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(state))
+    part.replace(path)
+
+
+def destroy(root: Path) -> None:
+    """End everything a cluster runs and remove its control groups. Mounts, links and addresses go
+    with the namespaces. Idempotent; also after a kill -9. Only processes the cluster recorded, or
+    that live in its control groups, are ended."""
+    from sampan.node.runtime.native import cgroups
+
+    marked = str(root.resolve()).encode()
+    for group in cgroups.procs(cluster_id(root)):
+        _kill(group)
+    recorded = [*_recorded(root)]
+    for pid, ticks in recorded:
+        if started_at(pid) == ticks:
+            _kill(pid)
+    for entry in Path("/proc").iterdir():  # monitors: their command line names our directory
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"conmon" in line.split(b"\0")[0] and marked in line:
+                _kill(int(entry.name))
+    deadline = time.monotonic() + 5
+    while any(started_at(p) == t for p, t in recorded) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    cgroups.remove(cluster_id(root))
+    for name in ("nodes.json", "run"):
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _recorded(root: Path) -> list[tuple[int, int]]:
+    found = [(h["pid"], h["ticks"]) for h in _read(root / "nodes.json")["holders"].values()]
+    for path in root.glob("run/*/sandboxes/*/state.json"):
+        try:
+            state = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        found.append((int(state.get("pid", 0)), int(state.get("ticks", -1))))
+    return [(p, t) for p, t in found if p > 1]
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
