@@ -12,9 +12,24 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 _CHUNK = 65536
+
+
+async def _ready(fd: int, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+    """Returns once the loop says that *fd* is ready."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ready() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    add(fd, ready)
+    try:
+        await future
+    finally:
+        remove(fd)
 
 
 async def exited(process: subprocess.Popen[bytes]) -> int:
@@ -22,12 +37,9 @@ async def exited(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         loop = asyncio.get_running_loop()
         fd = os.pidfd_open(process.pid)
-        done = loop.create_future()
-        loop.add_reader(fd, lambda: done.done() or done.set_result(None))
         try:
-            await done
+            await _ready(fd, loop.add_reader, loop.remove_reader)
         finally:
-            loop.remove_reader(fd)
             os.close(fd)
         process.wait()
     code = process.returncode
@@ -62,12 +74,7 @@ class Session:
     @staticmethod
     async def _writable(fd: int) -> None:
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
-        loop.add_writer(fd, lambda: ready.done() or ready.set_result(None))
-        try:
-            await ready
-        finally:
-            loop.remove_writer(fd)
+        await _ready(fd, loop.add_writer, loop.remove_writer)
 
     async def close_stdin(self) -> None:
         if self._stdin is None:
@@ -109,12 +116,7 @@ class Session:
             try:
                 data = os.read(fd, _CHUNK)
             except BlockingIOError:
-                ready = loop.create_future()
-                loop.add_reader(fd, lambda ready=ready: ready.done() or ready.set_result(None))
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(fd)
+                await _ready(fd, loop.add_reader, loop.remove_reader)
                 continue
             except OSError:
                 data = b""  # the terminal's other side is gone

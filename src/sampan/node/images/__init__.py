@@ -1,0 +1,1 @@
+"""Images of a cluster's nodes: names, archives, unpacked layers. Knows no containers."""

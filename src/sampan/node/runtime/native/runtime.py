@@ -1,0 +1,582 @@
+"""NativeRuntime: pods of one node as processes of this machine.
+
+A pod is a pause (catatonit) that holds its network, IPC and UTS namespaces; a container is an
+OCI bundle run by crun or runc under a conmon that keeps its log and exit code. Pauses and conmons
+outlive this process: everything about them is in files, and ``start`` picks them up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sampan.api.streams import ExecSession
+from sampan.lib.clock import Clock, RealClock
+from sampan.lib.datadir import started_at
+from sampan.node.images.refs import normalize
+from sampan.node.images.store import ImageStore
+from sampan.node.runtime.base import (
+    ContainerSpec,
+    ContainerState,
+    Image,
+    RuntimeFailure,
+    SandboxSpec,
+    SandboxState,
+)
+from sampan.node.runtime.native import cgroups, kernel
+from sampan.node.runtime.native.attach import attach
+from sampan.node.runtime.native.launch import (
+    ContainerFiles,
+    create_with_conmon,
+    mount_root,
+    oci,
+    start_pause,
+    unplug,
+)
+from sampan.node.runtime.native.nodes import Space, cluster_id, node_address, pod_network
+from sampan.node.runtime.native.process import Session, receive_terminal
+from sampan.node.runtime.native.records import Container, Sandbox, read_json, write_json
+from sampan.node.runtime.native.spec import Identity, config, identify, process
+
+_SYNC_OUTPUT = 16 * 1024
+_TOOLS = ("crun", "runc")
+
+
+class NativeRuntime:
+    """Implements ``Runtime``. root: the cluster's node directory; images: shared by all nodes."""
+
+    shares_uts = False
+
+    def __init__(
+        self, space: Space, *, root: Path, images: ImageStore, clock: Clock | None = None,
+        binary: str = "",
+    ) -> None:  # fmt: skip
+        self._space = space
+        self._root = root / "run" / space.name
+        self._images = images
+        self._clock = clock or RealClock()
+        found = binary or next((p for t in _TOOLS if (p := shutil.which(t))), "")
+        if not found:
+            raise RuntimeFailure("RuntimeMissing", "neither crun nor runc is installed")
+        self._oci = (found, "--root", str(self._root / "oci"))
+        self._group = cluster_id(root)
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._containers: dict[str, Container] = {}
+        self._addresses: set[str] = set()
+        self._exits: asyncio.Queue[str] = asyncio.Queue()
+        self._next_address = 2
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        for name in ("sandboxes", "oci"):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
+        self._images.prepare()
+        for path in sorted((self._root / "sandboxes").iterdir()):
+            state = read_json(path / "state.json")
+            if state is None:
+                shutil.rmtree(path, ignore_errors=True)  # it was never finished
+                continue
+            sandbox = Sandbox.load(path, state)
+            self._sandboxes[sandbox.id] = sandbox
+            self._addresses.update(sandbox.ips)
+            alive = started_at(sandbox.pid) == sandbox.ticks
+            sandbox.ready = alive and not sandbox.stopped
+            if alive:
+                self._watch_pause(sandbox)
+            for sub in sorted((path / "containers").glob("*/state.json")):
+                held = read_json(sub)
+                if held is not None:
+                    self._adopt(Container.load(sub.parent, held, sandbox))
+
+    def _adopt(self, container: Container) -> None:
+        self._containers[container.id] = container
+        container.sandbox.containers[container.id] = container
+        if container.finished_at:
+            return
+        if container.read_exit():
+            container.save()
+        elif container.monitor and Path(f"/proc/{container.monitor}").exists():
+            self._watch_monitor(container)
+        elif container.started_at:
+            container.lost(self._clock.now())
+
+    async def close(self) -> None:
+        for sandbox in self._sandboxes.values():
+            self._unwatch(sandbox)
+        for container in self._containers.values():
+            self._unwatch(container)
+
+    # -- watching ------------------------------------------------------------------------------
+
+    def _watch_pause(self, sandbox: Sandbox) -> None:
+        def ended() -> None:
+            self._unwatch(sandbox)
+            sandbox.ready = False
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(sandbox.pid, os.WNOHANG)
+            sandbox.ended.set()
+            self._exits.put_nowait(sandbox.id)
+
+        try:
+            sandbox.fd = os.pidfd_open(sandbox.pid)
+        except ProcessLookupError:
+            sandbox.ready = False
+            sandbox.ended.set()
+            return
+        asyncio.get_running_loop().add_reader(sandbox.fd, ended)
+
+    def _watch_monitor(self, container: Container) -> None:
+        """conmon ends once it has written down how the container ended."""
+
+        def ended() -> None:
+            self._unwatch(container)
+            if not container.read_exit():
+                container.lost(self._clock.now())
+            container.save()
+            container.ended.set()
+            self._exits.put_nowait(container.sandbox.id)
+
+        try:
+            container.fd = os.pidfd_open(container.monitor)
+        except ProcessLookupError:
+            container.fd = -1
+            asyncio.get_running_loop().call_soon(ended)
+            return
+        asyncio.get_running_loop().add_reader(container.fd, ended)
+
+    @staticmethod
+    def _unwatch(record: Sandbox | Container) -> None:
+        if record.fd >= 0:
+            asyncio.get_running_loop().remove_reader(record.fd)
+            os.close(record.fd)
+            record.fd = -1
+
+    async def exits(self) -> AsyncIterator[str]:
+        while True:
+            yield await self._exits.get()
+
+    # -- sandboxes -----------------------------------------------------------------------------
+
+    def _take_address(self) -> str:
+        base = pod_network(self._space.index).rsplit(".", 1)[0]
+        for step in range(253):
+            last = 2 + (self._next_address - 2 + step) % 253
+            address = f"{base}.{last}"
+            if address not in self._addresses:
+                self._addresses.add(address)
+                self._next_address = last + 1 if last < 254 else 2
+                return address
+        raise RuntimeFailure("FailedCreatePodSandBox", "no pod address is free on this node")
+
+    async def run_sandbox(self, spec: SandboxSpec) -> SandboxState:
+        held = self._sandboxes.get(spec.id)
+        if held is not None:
+            return held.state()
+        address = "" if spec.host_network else self._take_address()
+        path = self._root / "sandboxes" / spec.id
+        sandbox = Sandbox(path, spec, ips=(address,) if address else (self._own_address,))
+        sandbox.created_at = self._clock.now()
+        try:
+            await self._space.run(self._prepare_sandbox, sandbox)
+            sandbox.pid = await self._space.run(start_pause, spec, address)
+            sandbox.ticks = started_at(sandbox.pid)
+            sandbox.save()
+        except OSError as e:
+            self._addresses.discard(address)
+            if sandbox.pid:
+                os.kill(sandbox.pid, signal.SIGKILL)
+            await self._space.run(self._drop_sandbox, sandbox)
+            raise RuntimeFailure("FailedCreatePodSandBox", str(e)) from e
+        self._sandboxes[spec.id] = sandbox
+        sandbox.ready = True
+        self._watch_pause(sandbox)
+        return sandbox.state()
+
+    @property
+    def _own_address(self) -> str:
+        return node_address(self._space.index)
+
+    def _pod_group(self, sandbox: Sandbox) -> str:
+        return f"{self._group}/pod{sandbox.spec.uid}"
+
+    def _prepare_sandbox(self, sandbox: Sandbox) -> None:
+        spec = sandbox.spec
+        shm = sandbox.path / "shm"
+        shm.mkdir(parents=True, exist_ok=True)
+        (sandbox.path / "containers").mkdir(exist_ok=True)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("shm", str(shm), "tmpfs", flags, "size=65536k,mode=1777")
+        if spec.log_dir:
+            Path(spec.log_dir).mkdir(parents=True, exist_ok=True)
+        cgroups.make_pod(
+            self._pod_group(sandbox), shares=spec.cpu_shares, quota=spec.cpu_quota_us,
+            memory=spec.memory_limit,
+        )  # fmt: skip
+
+    def _drop_sandbox(self, sandbox: Sandbox) -> None:
+        kernel.unmount(str(sandbox.path / "shm"))
+        if not sandbox.spec.host_network:
+            unplug(sandbox.ips)
+        shutil.rmtree(sandbox.path, ignore_errors=True)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.stopped:
+            return
+        await asyncio.gather(*(self.stop_container(c, 0) for c in tuple(sandbox.containers)))
+        if sandbox.ready and sandbox.fd >= 0:
+            kernel.signal_pidfd(sandbox.fd, signal.SIGKILL)
+            await sandbox.ended.wait()
+        sandbox.ready = False
+        sandbox.stopped = True
+        if not sandbox.spec.host_network:
+            await self._space.run(unplug, sandbox.ips)
+            self._addresses.difference_update(sandbox.ips)
+        sandbox.save()
+
+    async def remove_sandbox(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        await self.stop_sandbox(sandbox_id)
+        await asyncio.gather(*(self.remove_container(c) for c in tuple(sandbox.containers)))
+        await self._space.run(self._drop_sandbox, sandbox)
+        shared = any(
+            s.spec.uid == sandbox.spec.uid and s is not sandbox for s in self._sandboxes.values()
+        )
+        if not shared:
+            await self._space.run(cgroups.remove, self._pod_group(sandbox))
+        self._sandboxes.pop(sandbox_id, None)
+
+    async def sandboxes(self) -> list[SandboxState]:
+        return [s.state() for s in self._sandboxes.values()]
+
+    # -- containers ----------------------------------------------------------------------------
+
+    def _sandbox(self, sandbox_id: str) -> Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or not sandbox.ready:
+            raise RuntimeFailure("CreateContainerError", f"sandbox {sandbox_id} is not running")
+        return sandbox
+
+    async def create_container(self, sandbox_id: str, spec: ContainerSpec) -> None:
+        if spec.id in self._containers:
+            return
+        sandbox = self._sandbox(sandbox_id)
+        image = self._images.find(spec.image)
+        if image is None:
+            raise RuntimeFailure("CreateContainerError", f'image "{spec.image}" is not present')
+        container = Container(sandbox, spec, image_id=image.id, image=image.config)
+        container.created_at = self._clock.now()
+        try:
+            await self._space.run(self._create, container)
+        except BaseException as e:
+            await self._space.run(self._drop_container, container)
+            if isinstance(e, OSError):
+                raise RuntimeFailure("CreateContainerError", str(e)) from e
+            raise
+        self._containers[spec.id] = container
+        sandbox.containers[spec.id] = container
+        container.save()
+        self._watch_monitor(container)
+
+    def _create(self, container: Container) -> None:
+        """In a thread of the node: root file system, bundle, conmon."""
+        spec, sandbox = container.spec, container.sandbox
+        files = ContainerFiles(container.path)
+        layers = [
+            str(self._images.layers / n) for n in self._images.layer_paths(container.image_id)
+        ]
+        root = mount_root(files, layers)
+        who = f"pod: {sandbox.spec.namespace}/{sandbox.spec.name}, container: {spec.name}"
+        image_user = str(container.image.get("User") or "")
+        user = identify(spec, image_user, root.text("etc/passwd"), root.text("etc/group"), who)
+        body = config(
+            spec, sandbox.spec, container.image, user, pause=sandbox.pid, root=str(files.merged),
+            shm=str(sandbox.path / "shm"), hostname=sandbox.hostname,
+            group=f"/{self._pod_group(sandbox)}/{spec.id}",
+        )  # fmt: skip
+        root.make_directory(body["process"]["cwd"], user.uid, user.gid)
+        container.user = asdict(user)
+        write_json(files.config, body)
+        if spec.log_path:
+            Path(spec.log_path).parent.mkdir(parents=True, exist_ok=True)
+        container.pid, container.monitor = create_with_conmon(self._oci, spec, files)
+
+    def _drop_container(self, container: Container) -> None:
+        files = ContainerFiles(container.path)
+        oci(self._oci, "delete", "--force", container.id)
+        kernel.unmount(str(files.merged))
+        shutil.rmtree(container.path, ignore_errors=True)
+
+    async def start_container(self, container_id: str) -> ContainerState:
+        container = self._container(container_id)
+        if not container.started_at:
+            done = await self._space.run(oci, self._oci, "start", container_id)
+            if done.returncode:
+                said = done.stderr.decode(errors="replace").strip().splitlines()
+                text = said[-1] if said else "the runtime failed"
+                raise RuntimeFailure("RunContainerError", _plain(text))
+            container.started_at = self._clock.now()
+            container.save()
+        return container.state()
+
+    def _container(self, container_id: str) -> Container:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise RuntimeFailure("ContainerNotFound", f"container {container_id} not found")
+        return container
+
+    async def stop_container(self, container_id: str, grace: float, signal: str = "") -> None:
+        container = self._containers.get(container_id)
+        if container is None or container.finished_at:
+            return
+        if grace > 0 and container.started_at:
+            name = signal or str(container.image.get("StopSignal") or "SIGTERM")
+            await self.kill_container(container_id, _signal_number(name))
+            try:
+                async with asyncio.timeout(grace):
+                    await container.ended.wait()
+                return
+            except TimeoutError:
+                pass
+        await self._space.run(self._kill_all, container)
+        await container.ended.wait()
+
+    def _kill_all(self, container: Container) -> None:
+        """Every process of the container: with a shared PID namespace its first one is not the
+        parent of all."""
+        group = f"{self._pod_group(container.sandbox)}/{container.id}"
+        for pid in {*cgroups.procs(group), container.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    async def kill_container(self, container_id: str, signal: int) -> None:
+        container = self._container(container_id)
+        if container.started_at and not container.finished_at:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(container.pid, signal)
+
+    async def remove_container(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is None:
+            return
+        await self.stop_container(container_id, 0)
+        await self._space.run(self._drop_container, container)
+        self._containers.pop(container_id, None)
+        container.sandbox.containers.pop(container_id, None)
+
+    # -- executing -----------------------------------------------------------------------------
+
+    def _process_file(self, container: Container, command: Sequence[str], *, tty: bool) -> str:
+        user = dict(container.user)
+        who = Identity(uid=user["uid"], gid=user["gid"], groups=tuple(user["groups"]))
+        body = process(
+            container.spec, container.image, who, container.sandbox.hostname, command, tty=tty
+        )
+        if tty and not any(e.startswith("TERM=") for e in body["env"]):
+            body["env"].append("TERM=xterm")
+        fd, path = tempfile.mkstemp(prefix="exec-", suffix=".json", dir=container.path)
+        with open(fd, "w") as f:
+            json.dump(body, f)
+        return path
+
+    def _running(self, container_id: str) -> Container:
+        container = self._container(container_id)
+        if not container.started_at or container.finished_at:
+            raise RuntimeFailure("ContainerNotRunning", f"container {container_id} is not running")
+        return container
+
+    async def exec_sync(
+        self, container_id: str, command: list[str], timeout: float
+    ) -> tuple[int, bytes]:
+        session = await self.exec(container_id, command, tty=False, stdin=False)
+        out = bytearray()
+        try:
+            async with asyncio.timeout(timeout or None):
+                async for _, data in session.output():
+                    out += data[: _SYNC_OUTPUT - len(out)]
+                return await session.wait(), bytes(out)
+        except TimeoutError:
+            await session.kill()
+            raise
+
+    async def exec(
+        self, container_id: str, command: list[str], *, tty: bool, stdin: bool
+    ) -> ExecSession:
+        container = self._running(container_id)
+        launch = self._exec_terminal if tty else self._exec_pipes
+        return await launch(container, command, stdin)
+
+    async def _exec_pipes(
+        self, container: Container, command: list[str], stdin: bool
+    ) -> ExecSession:
+        def spawn() -> tuple[subprocess.Popen[bytes], Path]:
+            path = self._process_file(container, command, tty=False)
+            pid_file = Path(path).with_suffix(".pid")
+            done = subprocess.Popen(
+                [*self._oci, "exec", "--process", path, "--pid-file", str(pid_file), container.id],
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, bufsize=0, cwd="/",
+            )  # fmt: skip
+            return done, pid_file
+
+        child, pid_file = await self._space.run(spawn)
+        assert child.stdout is not None and child.stderr is not None
+        outputs = {1: os.dup(child.stdout.fileno()), 2: os.dup(child.stderr.fileno())}
+        given = os.dup(child.stdin.fileno()) if child.stdin is not None else None
+        for stream in (child.stdout, child.stderr, child.stdin):
+            if stream is not None:
+                stream.close()
+        return _ExecSession(child, outputs, given, tty=False, pid_file=pid_file)
+
+    async def _exec_terminal(
+        self, container: Container, command: list[str], stdin: bool
+    ) -> ExecSession:
+        def spawn() -> tuple[subprocess.Popen[bytes], Path, int]:
+            path = self._process_file(container, command, tty=True)
+            pid_file = Path(path).with_suffix(".pid")
+            # A short path of its own: socket paths have at most 107 bytes.
+            with (
+                tempfile.TemporaryDirectory(prefix="sampan-") as short,
+                socket.socket(socket.AF_UNIX) as server,
+            ):
+                console = f"{short}/console"
+                server.bind(console)
+                server.listen(1)
+                child = subprocess.Popen(
+                    [*self._oci, "exec", "--tty", "--console-socket", console, "--process", path,
+                     "--pid-file", str(pid_file), container.id],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                    cwd="/",
+                )  # fmt: skip
+                try:
+                    master = receive_terminal(server)
+                except OSError as e:
+                    child.kill()
+                    said = child.communicate()[1].decode(errors="replace").strip()
+                    raise RuntimeFailure("ExecFailed", _plain(said) or str(e)) from e
+                return child, pid_file, master
+
+        child, pid_file, master = await self._space.run(spawn)
+        if child.stderr is not None:
+            child.stderr.close()
+        return _ExecSession(child, {1: master}, master if stdin else None, tty=True,
+                            pid_file=pid_file)  # fmt: skip
+
+    async def attach(self, container_id: str, *, stdin: bool) -> ExecSession:
+        return await attach(self._running(container_id), stdin=stdin)
+
+    async def connect(self, sandbox_id: str, host: str, port: int, timeout: float) -> Any:
+        return await self._space.connect(host, port, timeout)
+
+    # -- images --------------------------------------------------------------------------------
+
+    async def image(self, ref: str) -> Image | None:
+        return self._images.find(ref)
+
+    async def images(self) -> list[Image]:
+        return self._images.list()
+
+    async def pull(self, ref: str) -> Image:
+        found = self._images.find(ref)
+        if found is not None:
+            return found
+        try:
+            name = normalize(ref)
+        except ValueError as e:
+            raise RuntimeFailure(
+                "InvalidImageName", f'couldn\'t parse image name "{ref}": {e}'
+            ) from e
+        raise RuntimeFailure(
+            "ErrImagePull",
+            f'failed to pull and unpack image "{name}": not found: no registry is configured '
+            "(sampan image load brings an image to the nodes)",
+        )
+
+    async def load_images(self, path: str) -> list[Image]:
+        return await self._images.load(path)
+
+    async def remove_image(self, ref: str) -> None:
+        def used() -> set[str]:
+            ids = {c.image_id for c in self._containers.values()}
+            return {n for i in ids for n in self._images.layer_paths(i)}
+
+        await asyncio.to_thread(self._images.remove, ref, used)
+
+    async def usage(self) -> dict[str, dict[str, int]]:
+        def read() -> dict[str, dict[str, int]]:
+            return {
+                c.id: cgroups.usage(f"{self._pod_group(c.sandbox)}/{c.id}")
+                for c in tuple(self._containers.values())
+                if c.started_at and not c.finished_at
+            }
+
+        return await self._space.run(read)
+
+    # -- for the node and for status -----------------------------------------------------------
+
+    async def tmpfs(self, path: str, size: int) -> None:
+        """Mount a tmpfs inside the node (emptyDir in memory)."""
+        data = f"size={size},mode=0777" if size else "mode=0777"
+        await self._space.run(kernel.mount, "tmpfs", path, "tmpfs", kernel.MS_NOSUID, data)
+
+    async def unmount(self, path: str) -> None:
+        await self._space.run(kernel.unmount, path)
+
+    def pids(self) -> list[int]:
+        """Every process this runtime keeps for its pods: pauses and monitors."""
+        found = [s.pid for s in self._sandboxes.values() if s.ready]
+        return found + [c.monitor for c in self._containers.values() if not c.finished_at]
+
+
+class _ExecSession(Session):
+    """Kills the process in the container, not only the runtime that waits for it."""
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], outputs: dict[int, int], stdin: int | None, *,
+        tty: bool, pid_file: Path,
+    ) -> None:  # fmt: skip
+        super().__init__(child, outputs, stdin, tty=tty)
+        self._child = child
+        self._pid_file = pid_file
+
+    async def wait(self) -> int:
+        code = await super().wait()
+        self._pid_file.unlink(missing_ok=True)
+        self._pid_file.with_suffix(".json").unlink(missing_ok=True)
+        return code
+
+    async def kill(self) -> None:
+        if self._child.poll() is None:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
+        await super().kill()
+
+
+def _plain(text: str) -> str:
+    """A runtime's message without its time stamps."""
+    if text.startswith("{"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(text)["msg"])
+    head, colon, rest = text.partition("Z: ")
+    return rest if colon and head[:2] == "20" else text
+
+
+def _signal_number(name: str) -> int:
+    if name.isdigit():
+        return int(name)
+    full = name if name.startswith("SIG") else f"SIG{name}"
+    return getattr(signal, full, signal.SIGTERM)
