@@ -136,7 +136,7 @@ _BASE = Layer(
     directories=("tmp", "root", "run", "proc", "sys", "dev", "var/log", "var/tmp"),
     applets=True,
 )
-_TOOLS = Layer(packages=("bash", "curl"), without=("libc6",))
+_TOOLS = Layer(packages=("bash", "curl", "net-tools"), without=("libc6",))
 _PERL = Layer(packages=("perl-base",), files={"usr/bin/whoami-server": _WHOAMI}, without=("libc6",))
 _NGINX = Layer(
     packages=("nginx",),

@@ -80,3 +80,8 @@ def signal_pidfd(fd: int, number: int) -> None:
 
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(fd, number)
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children, not init's."""
+    _check(_libc.prctl(36, 1, 0, 0, 0), "prctl PR_SET_CHILD_SUBREAPER")

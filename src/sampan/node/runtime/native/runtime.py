@@ -80,6 +80,7 @@ class NativeRuntime:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        kernel.become_subreaper()  # monitors fork away from us; their end is for us to note
         for name in ("sandboxes", "oci"):
             (self._root / name).mkdir(parents=True, exist_ok=True)
         self._images.prepare()
@@ -142,6 +143,8 @@ class NativeRuntime:
 
         def ended() -> None:
             self._unwatch(container)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(container.monitor, os.WNOHANG)
             if not container.read_exit():
                 container.lost(self._clock.now())
             container.save()

@@ -1,0 +1,110 @@
+"""The control plane in one process: API server, controllers, scheduler, each under its own name."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from sampan.api.call import User
+from sampan.api.catalogue import builtin
+from sampan.apiserver import admission
+from sampan.apiserver.authn import TokenIssuer
+from sampan.apiserver.authz import RbacAuthorizer
+from sampan.apiserver.endpoint import ApiServer
+from sampan.client.base import Client
+from sampan.client.local import LocalTransport
+from sampan.control.engine import Engine
+from sampan.controllers.deployment import DeploymentController
+from sampan.controllers.garbage import GarbageCollector
+from sampan.controllers.kubernetes_service import KubernetesServiceController
+from sampan.controllers.namespace import NamespaceController
+from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.rootca import RootCaController
+from sampan.controllers.serviceaccount import ServiceAccountController
+from sampan.lib.clock import Clock
+from sampan.lib.ids import Ids
+from sampan.scheduler.scheduler import Scheduler
+from sampan.schema.walk import Schemas
+from sampan.store.base import Store
+
+_AUTHENTICATED = "system:authenticated"
+APISERVER = User("system:apiserver", ("system:masters", _AUTHENTICATED))
+SCHEDULER = User("system:kube-scheduler", (_AUTHENTICATED,))
+MANAGER = User("system:kube-controller-manager", (_AUTHENTICATED,))
+
+
+def controller_user(name: str) -> User:
+    """The service account a controller acts as."""
+    groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", _AUTHENTICATED)
+    return User(f"system:serviceaccount:kube-system:{name}", groups)
+
+
+def node_user(name: str) -> User:
+    return User(f"system:node:{name}", ("system:nodes", _AUTHENTICATED))
+
+
+class ControlPlane:
+    """Over a store; everything in it speaks to the API by local transports.
+
+    root_ca: PEM, published in every namespace. token_key: PEM, signs service account tokens.
+    api_address, api_port: where the ``kubernetes`` Service points to.
+    """
+
+    def __init__(
+        self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
+        token_key: bytes, api_address: str, api_port: int,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.clock = clock
+        self.registry = builtin()
+        self.schemas = Schemas.load()
+        self.authorizer = RbacAuthorizer()
+        self.tokens = TokenIssuer(token_key, clock=clock, ids=ids)
+        self.tokens.bind_store(store)
+        self.api = ApiServer(
+            registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
+            authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
+        )  # fmt: skip
+        self.engine = Engine(self._controller_client, clock=clock, rng=rng)
+        stored = [t for t in self.registry if not t.virtual]
+        namespaced = [t.resource for t in stored if t.namespaced]
+        kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
+        controllers: tuple[Any, ...] = (
+            ServiceAccountController(), RootCaController(root_ca),
+            KubernetesServiceController(api_address, api_port),
+            NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
+            ReplicaSetController(), DeploymentController(),
+        )  # fmt: skip
+        for controller in controllers:
+            self.engine.add(controller)
+        self.scheduler = Scheduler(
+            self.client(SCHEDULER), clock=clock, rng=rng, caches=self.engine.caches
+        )
+
+    def client(self, user: User) -> Client:
+        """A client of this API server, as *user*."""
+        return Client(LocalTransport(self.api, user))
+
+    def _controller_client(self, name: str) -> Client:
+        if not name:
+            return self.client(MANAGER)
+        if name == KubernetesServiceController.name:
+            return self.client(APISERVER)
+        return self.client(controller_user(name))
+
+    async def start_api(self) -> None:
+        """What every cluster has is there, and calls are answered."""
+        await self.api.bootstrap()
+        await self.authorizer.start(self.store)
+        await self.api.start()
+
+    async def start_control(self) -> None:
+        """Controllers and scheduler are synced and at work."""
+        await self.engine.start()
+        await self.scheduler.start()
+
+    async def stop(self) -> None:
+        await self.scheduler.stop()
+        await self.engine.stop()
+        await self.api.stop()
+        await self.authorizer.stop()

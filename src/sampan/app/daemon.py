@@ -1,0 +1,456 @@
+"""``sampan serve``: the whole cluster in one process, and what ``sampan up`` waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sampan import __version__
+from sampan.api.errors import StatusError
+from sampan.apiserver.authn import Authenticator
+from sampan.apiserver.discovery import Documents, version_info
+from sampan.apiserver.front import Front
+from sampan.app import pki
+from sampan.app.control import ControlSocket, Refused
+from sampan.app.control_plane import ControlPlane, node_user
+from sampan.client import kubeconfig
+from sampan.lib.clock import RealClock
+from sampan.lib.datadir import DataDir, started_at
+from sampan.lib.ids import Ids
+from sampan.node.agent import Agent
+from sampan.node.images.store import ImageStore
+from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxSpec
+from sampan.node.runtime.fake import FakeRuntime
+from sampan.node.runtime.native.nodes import (
+    API_ADDRESS,
+    SERVICE_ADDRESS,
+    Nodes,
+    destroy,
+    node_address,
+    pod_network,
+)
+from sampan.node.runtime.native.runtime import NativeRuntime
+from sampan.store.base import Corrupt
+from sampan.store.sqlite import SqliteStore
+
+VOLATILE = ("events/", "leases.coordination.k8s.io/")
+_KINDS = ("net", "ipc", "pid", "mnt", "uts")
+_STARTUP_SECONDS = 60.0
+log = logging.getLogger("sampan")
+
+
+class CannotStart(Exception):
+    """The cluster cannot start; the message is one clear line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What ``sampan up`` passes on (its JSON names)."""
+
+    name: str
+    dataDir: str
+    nodes: int
+    port: int
+    runtime: str
+    context: str
+    userKubeconfig: str
+    merge: bool
+    demo: bool
+
+
+@dataclass(slots=True)
+class Node:
+    """One node of this process."""
+
+    name: str
+    index: int
+    agent: Agent
+    runtime: Runtime
+    pid: int
+
+
+class Daemon:
+    """One cluster from start to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.place = DataDir(Path(config.dataDir))
+        self.clock = RealClock()
+        self.ids = Ids()
+        self.rng = random.Random()
+        self.nodes: list[Node] = []
+        self.since: dict[str, float] = {}
+        self.server = ""
+        self._host: Nodes | None = None
+        self._control: ControlSocket | None = None
+        self._front: Front | None = None
+        self._plane: ControlPlane | None = None
+        self._store: SqliteStore | None = None
+        self._is_ready = False
+
+    # -- start ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Each stage is told on standard output as it ends. Raises CannotStart."""
+        try:
+            self._store = await SqliteStore.open(self.place.store, volatile=VOLATILE)
+        except Corrupt as e:
+            raise CannotStart(str(e)) from e
+        self._stage("store")
+        hosts = [
+            self.place.address, "127.0.0.1", "localhost", "kubernetes", "kubernetes.default",
+            "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", SERVICE_ADDRESS,
+            API_ADDRESS,
+        ]  # fmt: skip
+        try:
+            self.pki = pki.ensure(self.place.pki, hosts, now=self.clock.now())
+        except (OSError, ValueError) as e:
+            raise CannotStart(str(e)) from e
+        self._stage("certificates")
+        await self._start_api()
+        self._stage("api")
+        assert self._plane is not None
+        await self._plane.start_control()
+        self._stage("controllers")
+        self._stage("scheduler")
+        await self._start_nodes()
+        self._stage("nodes")
+        await self._until_ready()
+        self._write_state()
+        self.write_marker()
+        await self._open_control()
+        self._is_ready = True
+        self._tell({"ready": True})
+
+    async def _start_api(self) -> None:
+        assert self._store is not None
+        plane = self._plane = ControlPlane(
+            self._store, clock=self.clock, ids=self.ids, rng=self.rng,
+            root_ca=self.pki.ca.certificate.decode(), token_key=self.pki.service_accounts,
+            api_address=API_ADDRESS, api_port=6443,
+        )  # fmt: skip
+        await plane.start_api()
+        documents = Documents(plane.registry, plane.schemas, version=version_info())
+        self._front = Front(
+            plane.api, documents=documents, authorizer=plane.authorizer, clock=self.clock,
+            authenticator=Authenticator(tokens=plane.tokens, authorizer=plane.authorizer),
+            streams=self._streams, ready=lambda: [("startup", self._is_ready, "still starting")],
+        )  # fmt: skip
+        self._tls = self._tls_context()
+        address, port = self.place.address, self.config.port
+        try:
+            port = await self._front.listen(address, port, self._tls)
+        except OSError as e:
+            if e.errno == errno.EADDRINUSE:
+                raise CannotStart(f"port {port} is taken on {address} (see --port)") from e
+            raise CannotStart(f"cannot listen on {address}:{port}: {e.strerror}") from e
+        self.server = f"https://{address}:{port}"
+
+    def _tls_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        directory = self.place.pki
+        context.load_cert_chain(directory / "apiserver.crt", directory / "apiserver.key")
+        context.load_verify_locations(directory / "ca.crt")
+        context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    def _streams(self, node: str) -> Any:
+        return next((n.agent.streams for n in self.nodes if n.name == node), None)
+
+    async def _start_nodes(self) -> None:
+        names = [f"{self.config.name}-{i}" for i in range(1, self.config.nodes + 1)]
+        root = self.place.node_root
+        if self.config.runtime == "native":
+            self._host = Nodes(root)
+            spaces = await self._host.ensure(names)
+            images = ImageStore(root / "images")
+            for space in spaces.values():
+                runtime = NativeRuntime(space, root=root, images=images, clock=self.clock)
+                self._add_node(space.name, space.index, runtime, space.pid)
+                await self._serve_inside(space)
+        else:
+            for index, name in enumerate(names, 1):
+                self._add_node(name, index, FakeRuntime(self.clock, pod_cidr=pod_network(index)), 0)
+        await asyncio.gather(*(n.agent.start() for n in self.nodes))
+
+    def _add_node(self, name: str, index: int, runtime: Runtime, pid: int) -> None:
+        assert self._plane is not None
+        native = runtime if isinstance(runtime, NativeRuntime) else None
+        agent = Agent(
+            self._plane.client(node_user(name)), runtime=runtime, node_name=name,
+            data_dir=self.place.node_root / "pods" / name if native else None, clock=self.clock,
+            ids=self.ids, pod_cidr=pod_network(index), addresses=(node_address(index),),
+            tmpfs=native,
+        )  # fmt: skip
+        self.nodes.append(Node(name, index, agent, runtime, pid))
+
+    async def _serve_inside(self, space: Any) -> None:
+        """The API as pods reach it: at its service address and at its endpoint, on each node."""
+        assert self._front is not None
+        for host, port in ((SERVICE_ADDRESS, 443), (API_ADDRESS, 6443)):
+            sock = await space.listen(host, port)
+            await self._front.listen(ssl_context=self._tls, sock=sock)
+
+    async def _until_ready(self) -> None:
+        """Honestly ready: every node is Ready by the API's own word, the default service account
+        is there, and each node has just run a sandbox."""
+        assert self._plane is not None
+        client = self._plane.client(node_user(self.nodes[0].name))
+        try:
+            async with asyncio.timeout(_STARTUP_SECONDS):
+                for node in self.nodes:
+                    while not await self._node_is_ready(client, node.name):
+                        await asyncio.sleep(0.01)
+                while not self._plane.engine.caches["serviceaccounts"].get("default", "default"):
+                    await asyncio.sleep(0.005)
+                await asyncio.gather(*(self._try_sandbox(n) for n in self.nodes))
+        except TimeoutError as e:
+            raise CannotStart(f"a node did not become ready; see {self.place.log}") from e
+        except RuntimeFailure as e:
+            raise CannotStart(f"a pod cannot be started: {e}") from e
+
+    @staticmethod
+    async def _node_is_ready(client: Any, name: str) -> bool:
+        try:
+            node = await client.get("nodes", name)
+        except StatusError:
+            return False
+        return any(
+            c["type"] == "Ready" and c["status"] == "True"
+            for c in node.status.get("conditions") or ()
+        )
+
+    async def _try_sandbox(self, node: Node) -> None:
+        uid = self.ids.uid()
+        spec = SandboxSpec(id=f"try-{uid[:8]}", namespace="kube-system", name="try", uid=uid)
+        await node.runtime.run_sandbox(spec)
+        await node.runtime.remove_sandbox(spec.id)
+
+    def _write_state(self) -> None:
+        config = kubeconfig.make(
+            self.config.context, self.server, ca=self.pki.ca.certificate,
+            certificate=self.pki.admin.certificate, key=self.pki.admin.key,
+        )  # fmt: skip
+        kubeconfig.write(self.place.kubeconfig, config)
+        user = Path(self.config.userKubeconfig)
+        try:
+            if self.config.merge:
+                kubeconfig.merge(user, config)
+            else:
+                kubeconfig.write(user, config)
+        except (kubeconfig.Unreadable, OSError) as e:
+            raise CannotStart(f"cannot write the kubeconfig: {e}") from e
+
+    def write_marker(self) -> None:
+        """Tell others whose directory this is, from the first moment on: `down` needs it also
+        after a start that failed half way."""
+        c = self.config
+        state = {
+            "name": c.name, "pid": os.getpid(), "startTicks": started_at(os.getpid()),
+            "server": self.server, "nodes": c.nodes, "port": c.port, "runtime": c.runtime,
+            "context": c.context, "userKubeconfig": c.userKubeconfig, "merge": c.merge,
+            "version": __version__,
+        }  # fmt: skip
+        part = self.place.state.with_suffix(".part")
+        part.write_text(json.dumps(state))
+        part.replace(self.place.state)
+
+    async def _open_control(self) -> None:
+        self._control = ControlSocket(self.place.socket, {
+            "status": self._status, "ps": self._ps, "image-load": self._image_load,
+            "image-ls": self._image_ls, "image-rm": self._image_rm,
+        })  # fmt: skip
+        await self._control.start()
+
+    def _stage(self, name: str) -> None:
+        self.since[name] = self.clock.now()
+        self._tell({"stage": name})
+
+    @staticmethod
+    def _tell(news: Mapping[str, Any]) -> None:
+        try:
+            print(json.dumps(news), flush=True)
+        except BrokenPipeError:
+            log.debug("nobody listens to the start any more")
+
+    # -- stop ----------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Let go of everything in order; containers go on."""
+        if self._control is not None:
+            await self._control.stop()
+        if self._front is not None:
+            await self._front.close(grace=1.0)
+        await asyncio.gather(*(n.agent.stop() for n in self.nodes), return_exceptions=True)
+        if self._plane is not None:
+            await self._plane.stop()
+        if self._host is not None:
+            self._host.close()
+        if self._store is not None:
+            await self._store.close()
+
+    # -- what the command asks -----------------------------------------------------------------
+
+    async def _status(self, _request: Mapping[str, Any]) -> dict[str, Any]:
+        now = self.clock.now()
+        assert self._plane is not None
+        caches = self._plane.engine.caches
+        nodes = []
+        for node in self.nodes:
+            held = caches["nodes"].get("", node.name)
+            ready = held is not None and any(
+                c["type"] == "Ready" and c["status"] == "True"
+                for c in held.status.get("conditions") or ()
+            )
+            nodes.append({
+                "name": node.name, "state": "Ready" if ready else "NotReady", "pid": node.pid,
+                "address": node_address(node.index), "podCIDR": pod_network(node.index),
+            })  # fmt: skip
+        pids = [os.getpid()]
+        if self._host is not None:
+            pids += self._host.pids()
+        for node in self.nodes:
+            if isinstance(node.runtime, NativeRuntime):
+                pids += node.runtime.pids()
+        state = "Ready" if self._is_ready else "Starting"
+        if any(n["state"] != "Ready" for n in nodes):
+            state = "NotReady"
+        return {
+            "name": self.config.name, "version": __version__, "state": state,
+            "server": self.server, "context": self.config.context, "dataDir": str(self.place.root),
+            "kubeconfig": str(self.place.kubeconfig), "runtime": self.config.runtime,
+            "age": now - self.since.get("store", now),
+            "components": [
+                {"name": name, "state": "ready", "age": now - at} for name, at in self.since.items()
+            ],
+            "nodes": nodes, "pids": pids, "mainPids": [os.getpid()],
+            "paths": {"log": str(self.place.log), "store": str(self.place.store),
+                      "images": str(self.place.node_root / "images"),
+                      "socket": str(self.place.socket)},
+        }  # fmt: skip
+
+    async def _ps(self, _request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = []
+        for node in self.nodes:
+            for box in await node.runtime.sandboxes():
+                where = {"node": node.name, "namespace": box.namespace, "pod": box.name}
+                state = "running" if box.ready else "exited"
+                rows.append({**where, "container": "POD", "id": box.id, "state": state,
+                             "pid": box.pid, "namespaces": _namespaces(box.pid)})  # fmt: skip
+                for c in box.containers:
+                    rows.append({**where, "container": c.name, "id": c.id, "state": c.state,
+                                 "pid": c.pid, "namespaces": _namespaces(c.pid)})  # fmt: skip
+        return rows
+
+    def _any_runtime(self) -> Runtime:
+        if not self.nodes:
+            raise Refused("the nodes have not started yet")
+        return self.nodes[0].runtime
+
+    async def _image_load(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            loaded = await self._any_runtime().load_images(str(request["path"]))
+        except RuntimeFailure as e:
+            raise Refused(str(e)) from e
+        return [_image(i) for i in loaded]
+
+    async def _image_ls(self, _request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [_image(i) for i in await self._any_runtime().images()]
+
+    async def _image_rm(self, request: Mapping[str, Any]) -> None:
+        name = str(request["image"])
+        runtime = self._any_runtime()
+        if await runtime.image(name) is None:
+            raise Refused(f"there is no image {name}")
+        await runtime.remove_image(name)
+
+
+def _image(image: Any) -> dict[str, Any]:
+    return {"id": image.id, "tags": list(image.tags), "size": image.size}
+
+
+def _namespaces(pid: int) -> dict[str, str]:
+    """Namespace inodes of a process, as ``/proc/<pid>/ns`` shows them."""
+    found = {}
+    for kind in _KINDS if pid else ():
+        try:
+            text = os.readlink(f"/proc/{pid}/ns/{kind}")
+        except OSError:
+            continue
+        found[kind] = text.partition("[")[2].rstrip("]")
+    return found
+
+
+async def _run(config: Config) -> int:
+    daemon = Daemon(config)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if daemon.place.running() is not None:
+        Daemon._tell({"error": f"{daemon.place.root} is in use by another process"})
+        return 1
+    daemon.write_marker()
+    try:
+        starting = asyncio.ensure_future(daemon.start())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        await starting
+        _detach()
+        await stop.wait()
+        return 0
+    except CannotStart as e:
+        Daemon._tell({"error": str(e)})
+        return 1
+    except asyncio.CancelledError:
+        return 1
+    finally:
+        await daemon.stop()
+
+
+def _detach() -> None:
+    """Nobody reads our standard output from here on."""
+    gc.collect()
+    gc.freeze()
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def serve(text: str) -> int:
+    """Run a cluster until SIGTERM. text: the JSON of ``Config``. The exit code."""
+    import uvloop
+
+    logging.basicConfig(
+        stream=sys.stderr, level=os.environ.get("SAMPAN_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )  # fmt: skip
+    logging.Formatter.converter = time.gmtime
+    config = Config(**json.loads(text))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(config))
+
+
+def cleanup(root: str) -> int:
+    """End everything a cluster left, its daemon being gone already. The exit code."""
+    place = DataDir(Path(root))
+    destroy(place.node_root)
+    shutil.rmtree(place.node_root / "pods", ignore_errors=True)
+    return 0
