@@ -37,7 +37,7 @@ def sections(tables: str) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def whoami(cluster: Cluster) -> Iterator[Cluster]:
     cluster.kubectl("apply", "-f", str(MANIFESTS / "pod.yaml"))
     yield cluster

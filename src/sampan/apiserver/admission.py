@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sampan.api.errors import Cause, StatusError, forbidden, not_found
-from sampan.api.obj import Body, Key
+from sampan.api.obj import Body, Key, Obj
 from sampan.api.rules.field import invalid as invalid_field
 from sampan.apiserver.authz import check_escalation
 from sampan.apiserver.pages import obj_of
@@ -16,6 +16,7 @@ from sampan.apiserver.stages import Write
 
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+_DEFAULT_WAIT = 1.0
 _TOKEN_SECONDS = 3607  # an hour and a bit: the mark by which upstream knows its own volume
 _NOT_READY = "node.kubernetes.io/not-ready"
 _UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -64,7 +65,7 @@ class ServiceAccounts(_Quiet):
             return
         spec = w.body["spec"]
         name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-        account = await w.api.find("serviceaccounts", w.namespace, name)
+        account = await self._account(w, name)
         if account is None:
             raise forbidden(
                 "pods", w.name,
@@ -80,6 +81,19 @@ class ServiceAccounts(_Quiet):
             self._mount(w, spec)
         if not spec.get("imagePullSecrets") and body.get("imagePullSecrets"):
             spec["imagePullSecrets"] = body["imagePullSecrets"]
+
+    @staticmethod
+    async def _account(w: Write, name: str) -> Obj | None:
+        """The account; the default one of a new namespace is waited for a little, since its
+        controller is about to make it."""
+        delay, left = 0.005, _DEFAULT_WAIT if name == "default" else 0.0
+        while True:
+            account = await w.api.find("serviceaccounts", w.namespace, name)
+            if account is not None or left <= 0:
+                return account
+            await asyncio.sleep(delay)
+            left -= delay
+            delay *= 1.5
 
     @staticmethod
     def _mount(w: Write, spec: Body) -> None:
