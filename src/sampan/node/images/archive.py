@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MAX_DOCUMENT = 16 << 20
@@ -233,7 +233,7 @@ def decompressed(source: IO[bytes]) -> IO[bytes]:
     buffered = io.BufferedReader(source, 1 << 20)  # type: ignore[type-var]
     magic = buffered.peek(4)[:4]
     if magic[:2] == b"\x1f\x8b":
-        return gzip.GzipFile(fileobj=buffered)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
     if magic == b"\x28\xb5\x2f\xfd":
         return _zstd(buffered)
     return buffered
@@ -243,7 +243,7 @@ def _zstd(source: IO[bytes]) -> IO[bytes]:
     program = shutil.which("zstd")
     if program is None:
         raise BadArchive("a layer is compressed with zstd: install the zstd program")
-    process = subprocess.run(  # noqa: S603
+    process = subprocess.run(
         [program, "-dc"], input=source.read(), stdout=subprocess.PIPE, check=True
     )
     return io.BytesIO(process.stdout)

@@ -23,9 +23,7 @@ def normalize(ref: str) -> str:
         name = f"docker.io/{rest}"
     repository = name.partition("/")[2]
     if repository != repository.lower():
-        raise ValueError(
-            f'couldn\'t parse image name "{ref}": repository name must be lowercase'
-        )
+        raise ValueError(f'couldn\'t parse image name "{ref}": repository name must be lowercase')
     if digest:
         return f"{name}@{digest}"
     return f"{name}:{tag or 'latest'}"

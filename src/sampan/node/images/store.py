@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import fcntl
 import json
@@ -54,7 +55,7 @@ class ImageStore:
                 return entry
         return None
 
-    def list(self) -> list[Image]:
+    def list(self) -> builtins.list[Image]:
         return [_image(e) for e in self._read().values()]
 
     def layer_paths(self, image_id: str) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class ImageStore:
 
     # ---- writing -------------------------------------------------------------------------------
 
-    async def load(self, archive: str) -> list[Image]:
+    async def load(self, archive: str) -> builtins.list[Image]:
         """Raises RuntimeFailure('ErrImageLoad') with what is wrong with the archive."""
         self.prepare()
         process = await asyncio.create_subprocess_exec(
@@ -85,7 +86,7 @@ class ImageStore:
         found = json.loads(out)
         return await asyncio.to_thread(self._enter, found)
 
-    def _enter(self, found: list[dict[str, Any]]) -> list[Image]:
+    def _enter(self, found: builtins.list[dict[str, Any]]) -> builtins.list[Image]:
         with self._changing() as index:
             ids = []
             for image in found:

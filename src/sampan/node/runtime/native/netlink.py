@@ -5,6 +5,7 @@ Every function acts in the network namespace of the calling thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -81,7 +82,11 @@ class Netlink:
         except OSError:
             return
         payload = struct.pack("=BBHiII", 0, 0, 0, index, 0, 0)
-        self._call(_DELLINK, 0, payload, f"delete {name}")
+        try:
+            self._call(_DELLINK, 0, payload, f"delete {name}")
+        except OSError as e:
+            if e.errno != errno.ENODEV:  # it went with the other end's namespace just now
+                raise
 
     def up(self, name: str) -> None:
         index = socket.if_nametoindex(name)
