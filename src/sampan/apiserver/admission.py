@@ -49,7 +49,7 @@ class NamespaceLifecycle(_Quiet):
                 "terminated",
             )  # fmt: skip
             text = f"namespace {w.namespace} is being terminated"
-            error.causes = [Cause("NamespaceTerminating", text, "metadata.namespace")]
+            error.causes = [Cause("metadata.namespace", "NamespaceTerminating", text)]
             raise error
 
     async def check(self, w: Write) -> None:

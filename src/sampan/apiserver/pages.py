@@ -12,6 +12,9 @@ import orjson
 from sampan.api.errors import Cause, StatusError, bad_request, gone, invalid
 from sampan.api.obj import Body, Key, Obj, Page, splice
 from sampan.api.resource import ResourceType
+from sampan.api.rules.field import forbidden as forbidden_field
+from sampan.api.rules.field import invalid as invalid_field
+from sampan.api.rules.field import not_supported
 from sampan.lib.selectors import Selector, SelectorError, parse_fields, parse_labels
 from sampan.store.base import Compacted, Record, Store
 
@@ -93,15 +96,13 @@ def revision_option(store: Store, text: str) -> int:
     if not text:
         return 0
     if not text.isdigit():
-        raise invalid("", "ListOptions", "", [Cause(
-            "FieldValueInvalid", f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": '
-            "invalid syntax", "resourceVersion",
-        )])  # fmt: skip
+        problem = f'strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise invalid("", "ListOptions", "", [invalid_field("resourceVersion", text, problem)])
     wanted = int(text)
     if wanted > store.revision:
         raise StatusError(
             504, "Timeout", f"Too large resource version: {wanted}, current: {store.revision}",
-            causes=[Cause("ResourceVersionTooLarge", "Too large resource version", "")],
+            causes=[Cause("", "ResourceVersionTooLarge", "Too large resource version")],
             retry_after=1,
         )  # fmt: skip
     return wanted
@@ -110,22 +111,21 @@ def revision_option(store: Store, text: str) -> int:
 def check_list_options(options: Mapping[str, str]) -> None:
     """Combinations a list refuses. Raises StatusError 422."""
     match, version = options.get("resourceVersionMatch", ""), options.get("resourceVersion", "")
-    problems = []
+    field = "resourceVersionMatch"
+    causes = []
     if match:
         if not version:
-            problems.append("resourceVersionMatch is forbidden unless resourceVersion is provided")
+            text = "resourceVersionMatch is forbidden unless resourceVersion is provided"
+            causes.append(forbidden_field(field, text))
         if options.get("continue"):
-            problems.append("resourceVersionMatch is forbidden when continue is provided")
+            text = "resourceVersionMatch is forbidden when continue is provided"
+            causes.append(forbidden_field(field, text))
         if match not in ("Exact", "NotOlderThan"):
-            problems = [f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"']
+            causes = [not_supported(field, match, ["Exact", "NotOlderThan"])]
         elif match == "Exact" and version == "0":
-            problems.append('resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
-    if problems:
-        causes = [
-            Cause("FieldValueForbidden", p if p.startswith("Unsupported") else f"Forbidden: {p}",
-                  "resourceVersionMatch")
-            for p in problems
-        ]  # fmt: skip
+            text = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+            causes.append(forbidden_field(field, text))
+    if causes:
         raise invalid("meta.k8s.io", "ListOptions", "", causes)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-from sampan.api.errors import Cause, StatusError, gone, invalid
+from sampan.api.errors import StatusError, gone, invalid
 from sampan.api.obj import Body, Event, Key, Obj
 from sampan.api.resource import ResourceType
+from sampan.api.rules.field import forbidden
 from sampan.apiserver.pages import Selection, last_state, obj_of, revision_option, selection
 from sampan.store.base import Change, Compacted, Store
 
@@ -56,8 +57,7 @@ def _wants_initial(options: Mapping[str, str]) -> bool:
 
 
 def _invalid(field: str, text: str) -> StatusError:
-    cause = Cause("FieldValueForbidden", f"Forbidden: {text}", field)
-    return invalid("meta.k8s.io", "ListOptions", "", [cause])
+    return invalid("meta.k8s.io", "ListOptions", "", [forbidden(field, text)])
 
 
 def events(
