@@ -29,6 +29,7 @@ from sampan.store.base import Store
 
 _AUTHENTICATED = "system:authenticated"
 APISERVER = User("system:apiserver", ("system:masters", _AUTHENTICATED))
+ADMIN = User("kubernetes-admin", ("system:masters", _AUTHENTICATED))
 SCHEDULER = User("system:kube-scheduler", (_AUTHENTICATED,))
 MANAGER = User("system:kube-controller-manager", (_AUTHENTICATED,))
 

@@ -24,9 +24,9 @@ from sampan.api.errors import StatusError
 from sampan.apiserver.authn import Authenticator
 from sampan.apiserver.discovery import Documents, version_info
 from sampan.apiserver.front import Front
-from sampan.app import pki
+from sampan.app import demo, pki
 from sampan.app.control import ControlSocket, Refused
-from sampan.app.control_plane import ControlPlane, node_user
+from sampan.app.control_plane import ADMIN, ControlPlane, node_user
 from sampan.client import kubeconfig
 from sampan.lib.clock import RealClock
 from sampan.lib.datadir import DataDir, started_at
@@ -69,7 +69,6 @@ class Config:
     context: str
     userKubeconfig: str
     merge: bool
-    demo: bool
 
 
 @dataclass(slots=True)
@@ -273,7 +272,7 @@ class Daemon:
     async def _open_control(self) -> None:
         self._control = ControlSocket(self.place.socket, {
             "status": self._status, "ps": self._ps, "image-load": self._image_load,
-            "image-ls": self._image_ls, "image-rm": self._image_rm,
+            "image-ls": self._image_ls, "image-rm": self._image_rm, "demo": self._demo,
         })  # fmt: skip
         await self._control.start()
 
@@ -378,6 +377,13 @@ class Daemon:
         if await runtime.image(name) is None:
             raise Refused(f"there is no image {name}")
         await runtime.remove_image(name)
+
+    async def _demo(self, _request: Mapping[str, Any]) -> str:
+        assert self._plane is not None
+        try:
+            return await demo.run(self._plane.client(ADMIN))
+        except TimeoutError as e:
+            raise Refused("the demo's pods did not become available in time") from e
 
 
 def _image(image: Any) -> dict[str, Any]:

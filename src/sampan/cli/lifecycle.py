@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from sampan.cli.control import Failed
+from sampan.cli.control import Failed, ask
 from sampan.client import kubeconfig
 from sampan.lib.datadir import DataDir, started_at
 
@@ -48,6 +48,8 @@ def up(args: argparse.Namespace) -> int:
         if args.nodes and args.nodes != running["nodes"]:
             print(f"it has {running['nodes']} nodes; `sampan down` first to change that")
         _tell(where, running)
+        if args.demo:
+            _demo(where)
         return 0
     before = where.read_state() or {}
     runtime = args.runtime or before.get("runtime") or "native"
@@ -65,7 +67,6 @@ def up(args: argparse.Namespace) -> int:
         "context": context(args.name),
         "userKubeconfig": str((args.kubeconfig or kubeconfig.user_path()).absolute()),
         "merge": args.kubeconfig is None,
-        "demo": args.demo,
     }
     began = time.monotonic()
     print(f"sampan {args.name}: pods have no way out of this host (no uplink)")
@@ -86,6 +87,8 @@ def up(args: argparse.Namespace) -> int:
     if state is None:
         raise Failed(f"the cluster stopped right after its start; see {where.log}")
     _tell(where, state)
+    if args.demo:
+        _demo(where)
     return _stay(daemon, args) if args.foreground else 0
 
 
@@ -113,6 +116,19 @@ def _tell(where: DataDir, state: dict[str, Any]) -> None:
     print("  scripts/demo-images            # stand-in images, built from Debian packages")
     print(f"  {how} get pods -A -o wide")
     print("  sampan status; sampan ps; sampan down")
+
+
+def _demo(where: DataDir) -> None:
+    """Build and load the stand-in images, run the demo's pods."""
+    print("demo: building stand-in images from Debian packages", flush=True)
+    built = subprocess.run(
+        [sys.executable, "-m", "sampan.app.stand_ins"], capture_output=True, text=True, cwd="/"
+    )
+    if built.returncode:
+        last = (built.stderr.strip().splitlines() or ["unknown problem"])[-1]
+        raise Failed(f"cannot build the stand-in images: {last}")
+    ask(where.socket, "image-load", path=built.stdout.strip())
+    print(ask(where.socket, "demo"))
 
 
 def _stay(daemon: subprocess.Popen[bytes], args: argparse.Namespace) -> int:
