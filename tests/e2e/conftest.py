@@ -20,7 +20,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def stand_ins() -> Path:
+    """The archive of stand-in images."""
+    built = subprocess.run(
+        [sys.executable, "-m", "sampan.app.stand_ins"], check=True, capture_output=True, text=True
+    )
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, stand_ins: Path) -> Iterator[Cluster]:
     root = tmp_path_factory.mktemp("e2e")
     before = host_state()
     made = Cluster(root / "data", root / "kubeconfig", kubectl_path())
@@ -30,11 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "up", "--name", "e2e", "--data-dir", str(made.data_dir), "--nodes", "2", "--port", "0",
             "--no-uplink", "--kubeconfig", str(made.kubeconfig),
         )  # fmt: skip
-        stand_ins = subprocess.run(
-            [sys.executable, "-m", "sampan.app.stand_ins"], check=True, capture_output=True,
-            text=True,
-        ).stdout.strip()  # fmt: skip
-        made.sampan("image", "load", stand_ins)
+        made.sampan("image", "load", str(stand_ins))
         yield made
         pids = json.loads(made.sampan("status", "-o", "json"))["pids"]
     finally:

@@ -21,7 +21,7 @@ _TOOLS = {"conmon": "conmon", "catatonit": "catatonit"}  # command -> Debian pac
 
 
 def place(args: argparse.Namespace) -> DataDir:
-    return DataDir((args.data_dir or DataDir.default(args.name)).absolute())
+    return DataDir((args.data_dir or DataDir.default(args.name or "sampan")).absolute())
 
 
 def context(name: str) -> str:
@@ -52,24 +52,29 @@ def up(args: argparse.Namespace) -> int:
             _demo(where)
         return 0
     before = where.read_state() or {}
+    # What a cluster was started with, it keeps, unless it is told otherwise.
+    name = args.name or before.get("name") or "sampan"
     runtime = args.runtime or before.get("runtime") or "native"
+    chosen = args.kubeconfig
+    if chosen is None and before and not before.get("merge"):
+        chosen = Path(before["userKubeconfig"])
     _require_tools(runtime)
     try:
         where.root.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as e:
         raise Failed(f"cannot use {where.root}: {e.strerror}") from e
     config = {
-        "name": args.name,
+        "name": name,
         "dataDir": str(where.root),
         "nodes": args.nodes or before.get("nodes") or 1,
         "port": args.port if args.port is not None else before.get("port") or 6443,
         "runtime": runtime,
-        "context": context(args.name),
-        "userKubeconfig": str((args.kubeconfig or kubeconfig.user_path()).absolute()),
-        "merge": args.kubeconfig is None,
+        "context": context(name),
+        "userKubeconfig": str((chosen or kubeconfig.user_path()).absolute()),
+        "merge": chosen is None,
     }
     began = time.monotonic()
-    print(f"sampan {args.name}: pods have no way out of this host (no uplink)")
+    print(f"sampan {name}: pods have no way out of this host (no uplink)")
     with open(where.log, "ab") as log:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "sampan", "serve", json.dumps(config)],

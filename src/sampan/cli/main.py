@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _place_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--name", default=_NAME, help=f"of the cluster (default {_NAME})")
+    p.add_argument("--name", help=f"of the cluster (default {_NAME})")
     p.add_argument("--data-dir", type=Path, help="where it keeps everything")
 
 
