@@ -259,8 +259,14 @@ def _refuse(message: str) -> None:
 # ---- mounts --------------------------------------------------------------------------------------
 
 
+_FIXED = frozenset({"configMap", "secret", "downwardAPI", "projected"})
+
+
 def _mounts(context: Context, container: Body, env: Mapping[str, str]) -> tuple[Mount, ...]:
     mounts: list[Mount] = []
+    fixed = {  # their content is the cluster's: nobody writes into it
+        v["name"] for v in context.pod["spec"].get("volumes") or () if _FIXED & v.keys()
+    }
     for mount in container.get("volumeMounts") or ():
         source = context.volumes.get(mount["name"])
         if source is None:
@@ -277,7 +283,7 @@ def _mounts(context: Context, container: Body, env: Mapping[str, str]) -> tuple[
             Mount(
                 source=source,
                 target=mount["mountPath"],
-                read_only=bool(mount.get("readOnly")),
+                read_only=bool(mount.get("readOnly")) or mount["name"] in fixed,
                 propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],
                 sub_file=is_file,
             )

@@ -91,6 +91,7 @@ def host_state() -> dict[str, set[str]]:
         "links": {line.split(":")[1] for line in lines("ip", "-o", "link") if ":" in line},
         "nft": lines("nft", "list", "tables"),
         "cgroups": groups,
+        "devices": {str(p) for p in Path("/dev").iterdir()},
         "netns": lines("ip", "netns", "list"),
     }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sampan.api.obj import Body
@@ -17,14 +21,29 @@ DEFAULT_CAPABILITIES = (
     "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP",
     "CAP_SETUID", "CAP_SYS_CHROOT",
 )  # fmt: skip
-ALL_CAPABILITIES = (
-    *DEFAULT_CAPABILITIES, "CAP_AUDIT_CONTROL", "CAP_AUDIT_READ", "CAP_BLOCK_SUSPEND", "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_LEASE",
-    "CAP_LINUX_IMMUTABLE", "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_NET_ADMIN",
-    "CAP_NET_BROADCAST", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_MODULE",
-    "CAP_SYS_NICE", "CAP_SYS_PACCT", "CAP_SYS_PTRACE", "CAP_SYS_RAWIO", "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+ALL_CAPABILITIES = (  # by their numbers
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+    "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
+
+
+@cache
+def host_capabilities() -> frozenset[str]:
+    """What this process itself holds: nobody can be given more."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapPrm":
+            mask = int(value, 16)
+            return frozenset(c for i, c in enumerate(ALL_CAPABILITIES) if mask >> i & 1)
+    return frozenset(ALL_CAPABILITIES)
+
+
 _MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
     "/proc/latency_stats", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
@@ -33,6 +52,8 @@ _MASKED = (
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, None))
 _PERIOD = 100_000
+# Every container gets these from its runtime.
+_OWN_DEVICES = ("console", "full", "null", "ptmx", "random", "tty", "urandom", "zero")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +118,7 @@ def identify(
 def capabilities(spec: ContainerSpec) -> tuple[str, ...]:
     """The container's capabilities, sorted."""
     if spec.privileged:
-        return tuple(sorted(ALL_CAPABILITIES))
+        return tuple(sorted(host_capabilities()))
 
     def full(name: str) -> str:
         upper = name.upper()
@@ -106,7 +127,7 @@ def capabilities(spec: ContainerSpec) -> tuple[str, ...]:
     add, drop = {full(c) for c in spec.cap_add}, {full(c) for c in spec.cap_drop}
     held = set() if "ALL" in drop else set(DEFAULT_CAPABILITIES)
     if "ALL" in add:
-        held |= set(ALL_CAPABILITIES)
+        held |= host_capabilities()
     return tuple(sorted((held - drop) | (add - {"ALL"})))
 
 
@@ -172,16 +193,30 @@ def _mounts(spec: ContainerSpec, sandbox: SandboxSpec, shm: str) -> list[Body]:
     ]  # fmt: skip
     given = {m.target.rstrip("/") for m in spec.mounts}
     out = [m for m in fixed if m["destination"] not in given]
-    if spec.privileged:
-        out = [m for m in out if m["destination"] not in ("/dev", "/dev/pts", "/dev/mqueue")]
-        out.insert(0, {"destination": "/dev", "type": "bind", "source": "/dev",
-                       "options": ["rbind", "rslave", "rw"]})  # fmt: skip
     # Outer mounts before those inside of them.
     for m in sorted(spec.mounts, key=lambda m: m.target.rstrip("/").count("/")):
         options = ["rbind", m.propagation, "ro" if m.read_only else "rw"]
         out.append({"destination": m.target, "type": "bind", "source": m.source,
                     "options": options})  # fmt: skip
     return out
+
+
+def host_devices(root: Path = Path("/dev")) -> list[Body]:
+    """The machine's devices, for a privileged container's own /dev. Its /dev is never the host's:
+    what is mounted into it would be made there."""
+    found: list[Body] = []
+    for path in (*sorted(root.iterdir()), *sorted((root / "net").glob("*"))):
+        if path.name in _OWN_DEVICES or path.is_symlink():
+            continue
+        info = path.stat()
+        kind = "c" if stat.S_ISCHR(info.st_mode) else "b" if stat.S_ISBLK(info.st_mode) else ""
+        if kind:
+            found.append({
+                "path": f"/dev/{path.relative_to(root)}", "type": kind,
+                "major": os.major(info.st_rdev), "minor": os.minor(info.st_rdev),
+                "fileMode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid,
+            })  # fmt: skip
+    return found
 
 
 def _resources(spec: ContainerSpec) -> Body:
@@ -235,6 +270,8 @@ def config(
             linux["maskedPaths"], linux["readonlyPaths"] = list(_MASKED), list(_READ_ONLY)
         if spec.seccomp == "RuntimeDefault" and platform.machine() == "x86_64":
             linux["seccomp"] = runtime_default(capabilities(spec))
+    if spec.privileged:
+        linux["devices"] = host_devices()
     body: Body = {
         "ociVersion": "1.0.2",
         "process": process(spec, image, who, hostname, args, tty=spec.tty),
