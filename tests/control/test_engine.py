@@ -1,0 +1,260 @@
+"""The engine: barrier, retries, slow start; and the recorder of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sampan.api.errors import StatusError
+from sampan.api.obj import Body, Key, Obj
+from sampan.apiserver.endpoint import ApiServer
+from sampan.client.base import Client
+from sampan.control.engine import Engine
+from sampan.control.events import Recorder
+from sampan.control.plan import Action, Again, Caches, Create, Delete, Emit, Update, own
+from sampan.lib.clock import RealClock
+from sampan.testing.api import api_server, client_of
+
+
+class Clock:
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+
+class Counter:
+    """Adds one to the ConfigMap's number until it is *goal*, deciding from the cache alone: a plan
+    on a state older than its own write would write the same number twice."""
+
+    name = "deployment-controller"
+    workers = 4
+    triggers = (own("configmaps"),)
+    indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}  # noqa: RUF012
+
+    def __init__(self, goal: int) -> None:
+        self.goal = goal
+        self.planned: list[int] = []
+
+    def observe(self, key: Key, caches: Caches) -> Obj | None:
+        return caches["configmaps"].get(key.namespace, key.name)
+
+    def plan(self, view: Obj, now: float) -> Sequence[Action]:
+        number = int(view.body.get("data", {}).get("n", 0))
+        self.planned.append(number)
+        if number >= self.goal:
+            return []
+        return [Update("configmaps", {**view.body, "data": {"n": str(number + 1)}})]
+
+
+async def engine_with(
+    controller: Any, client: Client | None = None
+) -> tuple[ApiServer, Client, Engine]:
+    api = await api_server()
+    admin = client or client_of(api)
+    engine = Engine(lambda _name: admin, clock=RealClock())
+    engine.add(controller)
+    await engine.start()
+    return api, admin, engine
+
+
+def test_no_plan_is_made_on_a_state_older_than_its_own_writes() -> None:
+    async def main() -> None:
+        counter = Counter(goal=30)
+        api, client, engine = await engine_with(counter)
+        await client.create("configmaps", {"metadata": {"name": "a"}}, "default")
+        await engine.settle()
+        assert (await client.get("configmaps", "a", "default")).body["data"] == {"n": "30"}
+        steps = [n for i, n in enumerate(counter.planned) if i == 0 or n != counter.planned[i - 1]]
+        assert steps == list(range(31))
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+class Scripted:
+    """Plans what it is given, once per object."""
+
+    name = "replicaset-controller"
+    workers = 1
+    triggers = (own("secrets"),)
+    indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}  # noqa: RUF012
+
+    def __init__(self, plan: Callable[[int], Sequence[Action]]) -> None:
+        self._plan = plan
+        self.calls = 0
+
+    def observe(self, key: Key, caches: Caches) -> Obj | None:
+        return caches["secrets"].get(key.namespace, key.name)
+
+    def plan(self, view: Obj, now: float) -> Sequence[Action]:
+        self.calls += 1
+        return self._plan(self.calls)
+
+
+def config(name: str) -> Body:
+    return {"metadata": {"name": name, "namespace": "default"}}
+
+
+def test_slow_start_stops_at_the_first_failure() -> None:
+    async def main() -> None:
+        told: list[str] = []
+
+        def failed(message: str) -> Sequence[Action]:
+            told.append(message)
+            return []
+
+        def plan(call: int) -> Sequence[Action]:
+            if call > 1:
+                return []
+            bodies = [config(f"c{i}") for i in range(3)] + [config("BAD")]
+            bodies += [config(f"d{i}") for i in range(8)]
+            return [Create("configmaps", b, failed=failed) for b in bodies]
+
+        scripted = Scripted(plan)
+        api, client, engine = await engine_with(scripted)
+        await client.create("secrets", {"metadata": {"name": "go"}}, "default")
+        await asyncio.sleep(0.05)
+        await engine.settle()
+        names = {o.name for o in (await client.list("configmaps", "default")).items}
+        # 1, 2, then 4 with the bad one: the rest of the run is dropped.
+        assert names == {"c0", "c1", "c2", "d0", "d1", "d2"}
+        assert len(told) == 1 and "BAD" in told[0]
+        assert scripted.calls >= 2  # it came again
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+def test_an_error_in_a_plan_is_retried_and_harms_nobody() -> None:
+    async def main() -> None:
+        def plan(call: int) -> Sequence[Action]:
+            if call < 4:
+                raise RuntimeError("a bug")
+            return [Create("configmaps", config("made"))] if call == 4 else []
+
+        scripted = Scripted(plan)
+        api, client, engine = await engine_with(scripted)
+        await client.create("secrets", {"metadata": {"name": "go"}}, "default")
+        async with asyncio.timeout(5):
+            while (await client.list("configmaps", "default")).items == []:
+                await asyncio.sleep(0.005)
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+def test_deleting_what_is_gone_or_another_is_done() -> None:
+    async def main() -> None:
+        key = Key("configmaps", "default", "other")
+
+        def plan(call: int) -> Sequence[Action]:
+            if call > 1:
+                return []
+            return [Delete(Key("configmaps", "default", "absent")), Delete(key, uid="another"),
+                    Create("configmaps", config("after"))]  # fmt: skip
+
+        scripted = Scripted(plan)
+        api, client, engine = await engine_with(scripted)
+        await client.create("configmaps", {"metadata": {"name": "other"}}, "default")
+        await client.create("secrets", {"metadata": {"name": "go"}}, "default")
+        await engine.settle()
+        names = {o.name for o in (await client.list("configmaps", "default")).items}
+        assert names == {"other", "after"}
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+def test_again_comes_again() -> None:
+    async def main() -> None:
+        scripted = Scripted(lambda call: [Again(0.01)] if call < 3 else [])
+        api, client, engine = await engine_with(scripted)
+        await client.create("secrets", {"metadata": {"name": "go"}}, "default")
+        async with asyncio.timeout(5):
+            while scripted.calls < 3:
+                await asyncio.sleep(0.005)
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+# -- events
+
+REGARDING = {"apiVersion": "v1", "kind": "Pod",
+             "metadata": {"name": "p", "namespace": "default", "uid": "u"}}  # fmt: skip
+
+
+async def recorded(tell: Callable[[Recorder, Clock], None]) -> list[Body]:
+    api = await api_server()
+    client = client_of(api)
+    clock = Clock()
+    recorder = Recorder(client, "tester", clock=clock, host="h")
+    tell(recorder, clock)
+    await recorder.close()
+    found = [o.body for o in (await client.list("events")).items]
+    await api.authorizer.stop()
+    return found
+
+
+def test_a_repeated_event_is_counted() -> None:
+    def tell(recorder: Recorder, _clock: Clock) -> None:
+        for _ in range(3):
+            recorder.emit(REGARDING, "Normal", "Pulled", "again", "spec.containers{c}")
+
+    (event,) = asyncio.run(recorded(tell))
+    assert (event["count"], event["reason"], event["message"]) == (3, "Pulled", "again")
+    assert event["involvedObject"] == {
+        "apiVersion": "v1", "kind": "Pod", "name": "p", "namespace": "default", "uid": "u",
+        "fieldPath": "spec.containers{c}",
+    }  # fmt: skip
+    assert event["source"] == {"component": "tester", "host": "h"}
+    assert event["metadata"]["name"].startswith("p.")
+
+
+def test_many_similar_events_are_combined_and_floods_are_stopped() -> None:
+    def tell(recorder: Recorder, _clock: Clock) -> None:
+        for i in range(40):
+            recorder.emit(REGARDING, "Warning", "Failed", f"number {i}")
+
+    events = asyncio.run(recorded(tell))
+    messages = [e["message"] for e in events]
+    assert "number 9" in messages and "number 10" not in messages
+    assert any(m.startswith("(combined from similar events): ") for m in messages)
+    assert sum(e["count"] for e in events) <= 25
+
+
+def test_an_event_that_cannot_be_written_is_lost_in_silence() -> None:
+    async def main() -> None:
+        class Refusing(Client):
+            async def create(self, *_args: Any, **_kwargs: Any) -> Obj:
+                raise StatusError(403, "Forbidden", "no")
+
+        api = await api_server()
+        recorder = Recorder(Refusing(client_of(api).transport), "t", clock=Clock())
+        recorder.emit(REGARDING, "Normal", "R", "m")
+        await recorder.close()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+def test_emit_reaches_the_api_under_the_controllers_name() -> None:
+    async def main() -> None:
+        scripted = Scripted(lambda call: [Emit(REGARDING, "Normal", "R", "m")] if call == 1 else [])
+        api, client, engine = await engine_with(scripted)
+        await client.create("secrets", {"metadata": {"name": "go"}}, "default")
+        await engine.settle()
+        await engine.stop()
+        (event,) = (await client.list("events")).items
+        assert event.body["source"] == {"component": "replicaset-controller"}
+        await api.authorizer.stop()
+
+    asyncio.run(main())
