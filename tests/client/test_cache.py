@@ -73,7 +73,7 @@ def test_handlers_see_each_change_once() -> None:
 
 
 class Falling(Client):
-    """A client whose watches end after *lasts* events, having missed a change that is forgotten by then."""
+    """A client whose watches end after *lasts* events, just before a change that is forgotten."""
 
     def __init__(self, client: Client, api: ApiServer, lasts: int) -> None:
         super().__init__(client.transport)
