@@ -14,11 +14,11 @@ from sampan.api.call import Call
 from sampan.api.errors import StatusError, internal
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client
+from sampan.lib.loop import VirtualClock, run_virtual
 from sampan.node.agent import Agent
 from sampan.node.runtime.fake import Behaviour, FakeRuntime
 from sampan.testing.fake_api import FakeApi
 from sampan.testing.machine_world import pod_body
-from sampan.testing.virtual import VirtualClock, run_virtual
 
 
 class _Events:

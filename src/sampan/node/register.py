@@ -161,7 +161,8 @@ def lease_body(name: str, *, uid: str, now: str) -> Body:
 
 def without_heartbeat(status: Body) -> Body:
     """What decides whether a status has really changed."""
-    shown = dict(status)
+    # What is empty does not come back from the API: it is no difference.
+    shown = {k: v for k, v in status.items() if v}
     shown["conditions"] = [
         {k: v for k, v in c.items() if k != "lastHeartbeatTime"}
         for c in status.get("conditions") or ()

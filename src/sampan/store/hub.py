@@ -151,15 +151,19 @@ class Hub:
     def watch(self, prefix: str, *, since: int) -> HubWatch:
         if since < self.compacted:
             raise Compacted(self.compacted)
-        backlog = []
+        backlog = [c for c in self.changes(since) if c.key.startswith(prefix)]
+        watch = HubWatch(self, prefix, backlog, since)
+        self._watches.setdefault(bucket(prefix), []).append(watch)
+        return watch
+
+    def changes(self, since: int) -> list[Change]:
+        """What is kept of the history after revision *since*."""
+        found = []
         for change in reversed(self._history):
             if change.revision <= since:
                 break
-            if change.key.startswith(prefix):
-                backlog.append(change)
-        watch = HubWatch(self, prefix, backlog[::-1], since)
-        self._watches.setdefault(bucket(prefix), []).append(watch)
-        return watch
+            found.append(change)
+        return found[::-1]
 
     def forget(self, watch: HubWatch) -> None:
         watches = self._watches.get(bucket(watch.prefix), [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.store.base import Delete, Put, Range, Record, Watch
+from sampan.store.base import Change, Delete, Put, Range, Record, Watch
 from sampan.store.hub import HISTORY, Hub, change_of, check
 
 
@@ -38,6 +38,10 @@ class MemoryStore:
 
     async def compact(self, revision: int) -> None:
         self._hub.compact(revision)
+
+    def changes(self, since: int) -> list[Change]:
+        """Everything that happened after revision *since*, as far as it is kept (for tests)."""
+        return self._hub.changes(since)
 
     async def close(self) -> None:
         self._hub.close()

@@ -1,4 +1,4 @@
-"""Virtual time for tests: a loop that jumps to the next timer instead of waiting for it.
+"""Virtual time: a loop that jumps to the next timer instead of waiting for it.
 
 No threads and no sockets may be waited for: the loop would not know of them.
 """
