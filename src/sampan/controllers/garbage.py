@@ -50,8 +50,10 @@ class GarbageCollector:
             owner = self._owner(ref, obj, caches)
             if owner is not None and _waits(owner):
                 yield owner.key
-        for dependent in self._dependents(obj, caches):
-            yield dependent.key
+        held = caches[obj.key.resource].get(obj.namespace, obj.name)
+        if obj.is_deleting or held is None or held.uid != obj.uid:
+            for dependent in self._dependents(obj, caches):
+                yield dependent.key
 
     def _dependents(self, obj: Obj, caches: Caches) -> Iterable[Obj]:
         if not obj.uid:

@@ -9,10 +9,10 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # apimachinery's: no vowels, nothing 
 
 
 class Ids:
-    """Seeded in virtual worlds, from the system's entropy otherwise."""
+    """Seeded in virtual worlds, by the system's entropy otherwise."""
 
     def __init__(self, source: random.Random | None = None) -> None:
-        self._random = source or random.SystemRandom()
+        self._random = source or random.Random()
 
     def uid(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
