@@ -284,7 +284,7 @@ def unpack_layer(source: IO[bytes], target: Path, *, diff_id: str, digest: str =
             for info in tar:
                 tree.add(info, tar.extractfile(info) if info.isreg() else None)
         tree.finish()
-    except (tarfile.TarError, EOFError) as e:
+    except (tarfile.TarError, EOFError, OSError) as e:
         raise BadArchive(f"layer {diff_id}: {e}") from e
     finally:
         tree.close()
