@@ -32,10 +32,19 @@ def stand_ins() -> str:
     ).stdout.strip()
 
 
+@cache
+def images() -> ImageStore:
+    """Loaded once: what is tried here is the runtime."""
+    store = ImageStore(Path(tempfile.mkdtemp(prefix="sampan-images-")))
+    asyncio.run(store.load(stand_ins()))
+    return store
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left() -> Any:
     before = host_state()
     yield
+    shutil.rmtree(images().root)
     after = host_state()
     assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
 
@@ -48,14 +57,15 @@ class TestNative(RuntimeContract):
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Runtime]:
+        images_loaded = await asyncio.to_thread(images)
+        assert images_loaded.find(self.image) is not None
         root = Path(tempfile.mkdtemp(prefix="sampan-test-"))
         nodes = Nodes(root)
         try:
             self.space: Space = (await nodes.ensure(["n"]))["n"]
-            self.root, self.images = root, ImageStore(root / "images")
+            self.root = root
             runtime = self._runtime()
             await runtime.start()
-            await runtime.load_images(stand_ins())
             yield runtime
             await runtime.close()
         finally:
@@ -66,7 +76,7 @@ class TestNative(RuntimeContract):
     def _runtime(self) -> NativeRuntime:
         binary = shutil.which(self.binary)
         assert binary, f"{self.binary} is not installed: run scripts/setup"
-        return NativeRuntime(self.space, root=self.root, images=self.images, binary=binary)
+        return NativeRuntime(self.space, root=self.root, images=images(), binary=binary)
 
     async def _running(self, runtime: Runtime, spec: ContainerSpec) -> tuple[str, str]:
         """A first process has no handler of a signal, and so ignores it, until it has set one."""

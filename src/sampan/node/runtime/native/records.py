@@ -140,7 +140,8 @@ class Container:
         path = self.path / "exits" / self.id
         try:
             self.exit_code = int(path.read_text())
-            self.finished_at = path.stat().st_mtime
+            # A file's time may be a tick behind the clock's.
+            self.finished_at = max(path.stat().st_mtime, self.started_at)
         except (OSError, ValueError):
             return False
         self.reason = "Completed" if self.exit_code == 0 else "Error"

@@ -327,12 +327,14 @@ class NativeRuntime:
     async def start_container(self, container_id: str) -> ContainerState:
         container = self._container(container_id)
         if not container.started_at:
+            # Noted before: a short container may have ended when the call comes back.
+            container.started_at = self._clock.now()
             done = await self._space.run(oci, self._oci, "start", container_id)
             if done.returncode:
+                container.started_at = 0.0
                 said = done.stderr.decode(errors="replace").strip().splitlines()
                 text = said[-1] if said else "the runtime failed"
                 raise RuntimeFailure("RunContainerError", _plain(text))
-            container.started_at = self._clock.now()
             container.save()
         return container.state()
 
