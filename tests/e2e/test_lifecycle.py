@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,3 +194,34 @@ def test_the_users_kubeconfig_gets_a_context_and_loses_it(
     finally:
         sampan("down", "--purge", "--data-dir", str(data))
     assert "sampan-kc" not in theirs.read_text() and "name: x" in theirs.read_text()
+
+
+def test_in_the_foreground_a_signal_takes_it_down(tmp_path: Path) -> None:
+    data, kubeconfig = tmp_path / "data", tmp_path / "kc"
+    with subprocess.Popen(
+        [sys.executable, "-m", "sampan", "up", "--foreground", "--runtime", "fake", "--port", "0",
+         "--data-dir", str(data), "--kubeconfig", str(kubeconfig)],
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Ready at"):
+                break
+        (main,) = json.loads(sampan("status", "-o", "json", "--data-dir", str(data)).stdout)[
+            "mainPids"
+        ]
+        process.send_signal(signal.SIGTERM)
+        said = process.stdout.read()
+    assert process.returncode == 0
+    assert "is down" in said and not alive(main)
+    sampan("down", "--purge", "--data-dir", str(data))
+
+
+def test_demo_images_go_to_the_cluster_that_is_named(cluster: Cluster) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "demo-images"
+    done = subprocess.run(
+        [str(script), "--data-dir", str(cluster.data_dir)], capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "loaded docker.io/library/nginx:1.16.1" in done.stdout
