@@ -92,7 +92,7 @@ def test_yaml_bodies_and_answers() -> None:
 @pytest.mark.parametrize(
     ("method", "target", "headers", "code", "part"),
     [
-        ("POST", MAPS, {"Content-Type": "application/vnd.kubernetes.protobuf"}, 415, "protobuf"),
+        ("POST", MAPS, {"Content-Type": "application/vnd.kubernetes.protobuf"}, 400, "magic bytes"),
         ("POST", MAPS, {"Content-Type": "text/html"}, 415, "application/yaml"),
         ("PATCH", f"{MAPS}/x", {"Content-Type": "application/apply-patch+yaml"}, 415,
          "server-side"),

@@ -220,14 +220,19 @@ class Front:
         kind = request.header("content-type")
         if call.verb in ("create", "update"):
             call.content_type = media.content_type(kind)
-            call.body = media.decode_object(call.content_type, request.body, kind=t.kind)
+            call.body = media.decode_object(
+                call.content_type, request.body, kind=t.kind, warnings=call.warnings
+            )
         elif call.verb == "patch":
             call.content_type = media.content_type(kind)
             call.body = media.decode_patch(call.content_type, request.body)
         elif call.verb in ("delete", "deletecollection"):
             if request.body:
                 call.body = media.decode_object(
-                    media.content_type(kind), request.body, kind="DeleteOptions"
+                    media.content_type(kind),
+                    request.body,
+                    kind="DeleteOptions",
+                    warnings=call.warnings,
                 )
             else:
                 call.body = _delete_options(call.options)
@@ -281,8 +286,8 @@ class Front:
                     request, 200, content_type=kind, headers=warnings(call.warnings)
                 )
 
-        timer = loop.call_later(_SOON, begin)
         events: AsyncIterator[Event] = self.api.watch(user, call)
+        timer = loop.call_later(_SOON, begin)
         has_head = True
         try:
             async with asyncio.timeout(seconds):

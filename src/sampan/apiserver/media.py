@@ -9,8 +9,9 @@ import orjson
 import yaml
 
 from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
-from sampan.api.errors import StatusError, bad_request, not_acceptable, unsupported_media_type
+from sampan.api.errors import bad_request, not_acceptable, unsupported_media_type
 from sampan.api.obj import Body
+from sampan.apiserver import protobuf
 
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -85,10 +86,23 @@ def content_type(header: str) -> str:
     return header.partition(";")[0].strip().lower() or JSON
 
 
-def decode_object(media: str, data: bytes, *, kind: str) -> Body:
-    """The body of a create or an update. Raises StatusError 400 or 415."""
+def decode_object(media: str, data: bytes, *, kind: str, warnings: list[str]) -> Body:
+    """The body of a create or an update. Raises StatusError 400 or 415. warnings: gets a text for
+    what could not be read."""
+    if media == PROTOBUF:
+        try:
+            body, unread = protobuf.decode(data)
+        except protobuf.ProtobufError as e:
+            raise bad_request(
+                f"the object provided is unrecognized (must be of type {kind}): {e}"
+            ) from None
+        warnings += unread
+        return body
     if media not in (JSON, YAML, "text/yaml", "application/x-yaml"):
-        raise _unsupported(media)
+        raise unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: "
+            f"{JSON}, {YAML}, {PROTOBUF}"
+        )
     value = _parse(media, data, kind)
     if not isinstance(value, dict):
         raise bad_request(
@@ -128,13 +142,6 @@ def decode_patch(media: str, data: bytes) -> Any:
         return orjson.loads(data)
     except ValueError as e:
         raise bad_request(f"error decoding patch: {e}") from None
-
-
-def _unsupported(media: str) -> StatusError:
-    text = "the body of the request was in an unknown format"
-    if media == PROTOBUF:
-        text = f"protobuf bodies ({PROTOBUF}) are not supported by this server"
-    return unsupported_media_type(f"{text} - accepted media types include: {JSON}, {YAML}")
 
 
 def to_yaml(data: bytes) -> bytes:
