@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.lib.datadir import DataDir
 from sampan.testing.e2e import Cluster, alive, host_state, kubectl_path, sampan
 
 
@@ -31,7 +32,8 @@ def stand_ins() -> Path:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory, stand_ins: Path) -> Iterator[Cluster]:
     root = tmp_path_factory.mktemp("e2e")
-    before = host_state()
+    node_root = DataDir(root / "data").node_root
+    before = host_state(node_root)
     made = Cluster(root / "data", root / "kubeconfig", kubectl_path())
     pids: list[int] = []
     try:
@@ -44,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, stand_ins: Path) -> Iterat
         pids = json.loads(made.sampan("status", "-o", "json"))["pids"]
     finally:
         sampan("down", "--purge", "--data-dir", str(made.data_dir))
-    after = host_state()
+    after = host_state(node_root)
     assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
     assert [p for p in pids if alive(p)] == []
     assert not made.data_dir.exists() and not made.kubeconfig.exists()

@@ -50,11 +50,14 @@ spec:
 
 
 @pytest.mark.parametrize("binary", binaries(), ids=lambda b: Path(b).name)
-def test_each_kubectl_does_the_daily_things(ns: Cluster, binary: str) -> None:
-    mine = Cluster(ns.data_dir, ns.kubeconfig, binary)
+def test_each_kubectl_does_the_daily_things(cluster: Cluster, binary: str) -> None:
+    mine = Cluster(cluster.data_dir, cluster.kubeconfig, binary)
+    # A namespace of its own: the pods of another version's run may still be terminating.
+    namespace = Path(binary).name.replace(".", "-")
+    mine.kubectl("create", "ns", namespace)
 
     def k(*args: str, **more: Any) -> str:
-        return mine.kubectl("-n", "clients", *args, **more)
+        return mine.kubectl("-n", namespace, *args, **more)
 
     assert "deployment.apps/web created" in k("apply", "-f", "-", stdin=MANIFEST)
     k("rollout", "status", "deployment/web", "--timeout=30s")
@@ -87,6 +90,7 @@ def test_each_kubectl_does_the_daily_things(ns: Cluster, binary: str) -> None:
     k("delete", "-f", "-", "--timeout=30s", stdin=MANIFEST)
     gone = k("get", "deploy", "web", check=False)
     assert 'Error from server (NotFound): deployments.apps "web" not found' in gone
+    mine.kubectl("delete", "ns", namespace, "--timeout=60s")
 
 
 class Http:

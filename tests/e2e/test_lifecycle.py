@@ -48,7 +48,7 @@ def up(data: Path, kubeconfig: Path, *more: str, check: bool = True) -> Any:
 @pytest.fixture
 def own(tmp_path: Path, stand_ins: Path) -> Iterator[Cluster]:
     """A cluster of one node for a test that kills it."""
-    before = host_state()
+    before = host_state(DataDir(tmp_path / "data").node_root)
     made = Cluster(tmp_path / "data", tmp_path / "kubeconfig", kubectl_path())
     try:
         up(made.data_dir, made.kubeconfig, "--name", "own")
@@ -56,7 +56,7 @@ def own(tmp_path: Path, stand_ins: Path) -> Iterator[Cluster]:
         yield made
     finally:
         sampan("down", "--purge", "--data-dir", str(made.data_dir))
-    after = host_state()
+    after = host_state(DataDir(made.data_dir).node_root)
     assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
 
 

@@ -348,6 +348,18 @@ def test_a_sandbox_that_cannot_be_made() -> None:
     )
 
 
+def test_a_hook_of_a_container_that_is_gone_fails() -> None:
+    hook = {"postStart": {"exec": {"command": ["x"]}}}
+    world = MachineWorld(pod_body({"name": "m", "lifecycle": hook}), delay=lambda: 0.1)
+    # The hook begins only after the sandbox has been lost and its container removed.
+    world.delay = lambda: 30.0 if isinstance(world.answers[-1][1], st.RunPostStart) else 0.1
+    world.run(60, until=lambda: bool(world.of(st.RunPostStart)))
+    world.lose_sandbox()
+    world.run(120)
+    assert world.running() == ["m"]
+    assert world.status["phase"] == "Running"
+
+
 @pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
 def test_a_lost_sandbox_is_made_anew(policy: str) -> None:
     world = MachineWorld(

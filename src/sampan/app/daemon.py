@@ -27,6 +27,7 @@ from sampan.apiserver.front import Front
 from sampan.app import demo, pki
 from sampan.app.control import ControlSocket, Refused
 from sampan.app.control_plane import ADMIN, ControlPlane, node_user
+from sampan.app.node_network import NodeNetwork
 from sampan.client import kubeconfig
 from sampan.lib.clock import RealClock
 from sampan.lib.datadir import DataDir, started_at
@@ -95,6 +96,7 @@ class Daemon:
         self.since: dict[str, float] = {}
         self.server = ""
         self._host: Nodes | None = None
+        self._network: NodeNetwork | None = None
         self._control: ControlSocket | None = None
         self._front: Front | None = None
         self._plane: ControlPlane | None = None
@@ -182,6 +184,9 @@ class Daemon:
                 runtime = NativeRuntime(space, root=root, images=images, clock=self.clock)
                 self._add_node(space.name, space.index, runtime, space.pid)
                 await self._serve_inside(space)
+            assert self._plane is not None
+            self._network = NodeNetwork(self._plane, [*spaces.values()])
+            await self._network.start()
         else:
             for index, name in enumerate(names, 1):
                 self._add_node(name, index, FakeRuntime(self.clock, pod_cidr=pod_network(index)), 0)
@@ -296,6 +301,8 @@ class Daemon:
         if self._front is not None:
             await self._front.close(grace=1.0)
         await asyncio.gather(*(n.agent.stop() for n in self.nodes), return_exceptions=True)
+        if self._network is not None:
+            await self._network.stop()
         if self._plane is not None:
             await self._plane.stop()
         if self._host is not None:

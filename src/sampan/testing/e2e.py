@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sampan.node.runtime.native.nodes import cluster_id
+
 
 def sampan(*args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the ``sampan`` command. A failure fails the test with what was printed."""
@@ -74,17 +76,20 @@ class Cluster:
         )
 
 
-def host_state() -> dict[str, set[str]]:
-    """What a cluster could leave on the host: mounts, links, nft tables, control groups."""
+def host_state(*node_roots: Path) -> dict[str, set[str]]:
+    """What clusters can leave on the host: mounts, links, nft tables, and the control groups of
+    those of *node_roots* (others may run beside them)."""
 
     def lines(*command: str) -> set[str]:
         out = subprocess.run(command, capture_output=True, text=True).stdout
         return {line.strip() for line in out.splitlines()}
 
+    ids = [cluster_id(root) for root in node_roots]
     groups = {
         str(p)
         for top in Path("/sys/fs/cgroup").iterdir()
-        for p in (top.rglob("sampan*") if top.is_dir() else ())
+        for name in ids
+        for p in (top.rglob(f"*{name}*") if top.is_dir() else ())
     }
     return {
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").open()},

@@ -249,6 +249,9 @@ class MachineWorld:
             case st.StartContainer(container=name, id=cid):
                 self._start(name, cid)
             case st.RunPostStart(container=name, id=cid):
+                if cid not in self.containers:  # removed since: as an exec into nothing
+                    self.tell(st.HookDone(name, cid, "container not found"))
+                    return
                 script = self._script(name, self.containers[cid].attempt)
                 self.after(
                     script.hook_time, lambda: self.tell(st.HookDone(name, cid, script.hook_error))

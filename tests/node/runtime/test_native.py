@@ -40,12 +40,16 @@ def images() -> ImageStore:
     return store
 
 
+ROOTS: list[Path] = []  # of every cluster of this module
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left() -> Any:
     before = host_state()
     yield
     shutil.rmtree(images().root)
-    after = host_state()
+    assert ROOTS
+    after = host_state(*ROOTS)
     assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
 
 
@@ -60,6 +64,7 @@ class TestNative(RuntimeContract):
         images_loaded = await asyncio.to_thread(images)
         assert images_loaded.find(self.image) is not None
         root = Path(tempfile.mkdtemp(prefix="sampan-test-"))
+        ROOTS.append(root)
         nodes = Nodes(root)
         try:
             self.space: Space = (await nodes.ensure(["n"]))["n"]

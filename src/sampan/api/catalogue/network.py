@@ -1,0 +1,47 @@
+"""The kinds of Services and what stands behind them."""
+
+from __future__ import annotations
+
+from sampan.api.catalogue.parts import ALL, fields
+from sampan.api.columns import network
+from sampan.api.resource import ResourceType, Rules
+from sampan.api.rules import defaults, prepare, warnings
+from sampan.api.rules import network as rules
+
+CORE = "io.k8s.api.core.v1"
+_SERVICE = Rules(
+    default=defaults.service,
+    prepare_create=prepare.create_service,
+    prepare_update=prepare.update_service,
+    validate=rules.service,
+    validate_update=rules.service_update,
+    warn=warnings.service,
+)
+_ENDPOINTS = Rules(default=defaults.endpoints, validate=rules.endpoints)
+_ENDPOINT_SLICE = Rules(
+    default=defaults.endpoint_slice,
+    validate=rules.endpoint_slice,
+    validate_update=rules.endpoint_slice_update,
+)
+
+KINDS: tuple[ResourceType, ...] = (
+    ResourceType(
+        kind="Service", plural="services", singular="service", short_names=("svc",),
+        categories=ALL, definition=f"{CORE}.Service", subresources=("status",),
+        fields=fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="label",
+        columns=network.SERVICE, rules=_SERVICE,
+    ),
+    ResourceType(
+        kind="Endpoints", plural="endpoints", singular="endpoints", short_names=("ep",),
+        definition=f"{CORE}.Endpoints", fields=fields(),
+        deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 "
+        "EndpointSlice",
+        columns=network.ENDPOINTS, rules=_ENDPOINTS,
+    ),
+    ResourceType(
+        group="discovery.k8s.io", kind="EndpointSlice", plural="endpointslices",
+        singular="endpointslice", definition="io.k8s.api.discovery.v1.EndpointSlice",
+        fields=fields(),
+        columns=network.ENDPOINT_SLICE, rules=_ENDPOINT_SLICE,
+    ),
+)  # fmt: skip
