@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.client.cache import Caches
+from sampan.control.placement import tolerates
 from sampan.lib.clock import RealClock
 from sampan.scheduler.framework import NodeInfo, PodInfo, pod_requests
 from sampan.scheduler.plugins import FILTERS
-from sampan.scheduler.plugins.taints import tolerates
 from sampan.scheduler.scheduler import Scheduler
 from sampan.testing.api import api_server, client_of
 

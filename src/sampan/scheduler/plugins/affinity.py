@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.api.obj import Body, Obj
-from sampan.lib.selectors import from_node_expressions
+from sampan.api.obj import Body
+from sampan.control.placement import matches_term, selects
 from sampan.scheduler.framework import NodeInfo, PodInfo, Reject, Verdict
-
-
-def matches_term(term: Body, node: Obj) -> bool:
-    """Whether a NodeSelectorTerm chooses the node; an empty term chooses nothing."""
-    expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []
-    if not expressions and not fields:
-        return False
-    return from_node_expressions(expressions).matches(node.labels) and from_node_expressions(
-        fields
-    ).matches({"metadata.name": node.name})
 
 
 class NodeAffinity:
@@ -23,13 +13,7 @@ class NodeAffinity:
     weight = 2
 
     def filter(self, pod: PodInfo, node: NodeInfo) -> Verdict:
-        selector = pod.spec.get("nodeSelector") or {}
-        labels = node.obj.labels
-        fits = all(labels.get(k) == v for k, v in selector.items())
-        required = self._affinity(pod).get("requiredDuringSchedulingIgnoredDuringExecution")
-        if fits and required:
-            terms = required.get("nodeSelectorTerms") or ()
-            fits = any(matches_term(t, node.obj) for t in terms)
+        fits = selects(pod.spec, node.obj)
         return None if fits else Reject("node(s) didn't match Pod's node affinity/selector")
 
     def score(self, pod: PodInfo, node: NodeInfo) -> float:

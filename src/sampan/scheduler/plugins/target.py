@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sampan.control.placement import tolerates
 from sampan.scheduler.framework import NodeInfo, PodInfo, Reject, Verdict
-from sampan.scheduler.plugins.taints import tolerates
 
 
 class NodeName:
