@@ -31,7 +31,8 @@ class Call:
     resource: ``plural`` or ``plural.group``; version '' means the preferred one. options: query
     parameters by their Kubernetes names (``labelSelector``, ``dryRun``, ``fieldManager``...).
     body: decoded JSON (treated as owned by the callee for create and update: the caller must
-    not change it afterwards). warnings: filled by the callee.
+    not change it afterwards). warnings: filled by the callee. repeated: what to say of the
+    fields that the body, as it was sent, had twice.
     """
 
     verb: str
@@ -45,6 +46,7 @@ class Call:
     content_type: str = "application/json"
     user_agent: str = ""
     warnings: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
 class Endpoint(Protocol):

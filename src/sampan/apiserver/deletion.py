@@ -19,7 +19,7 @@ from sampan.store.base import Conflict, Delete, Put
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 _POLICIES = ("Background", "Foreground", "Orphan")
-_TRIES = 10
+_TRIES = 100  # each is lost against a write that was done
 _RETURNED = ("pods", "serviceaccounts", "persistentvolumeclaims", "services", "podtemplates",
              "resourcequotas", "persistentvolumes")  # fmt: skip
 

@@ -30,7 +30,7 @@ from sampan.lib.ids import Ids
 from sampan.schema.walk import Schemas
 from sampan.store.base import Conflict, Delete, Put, Store
 
-_PATCH_TRIES = 5
+_TRIES = 100  # each is lost against a write that was done
 _EVENT_SECONDS = 3600.0
 _EVENT_SWEEP = 300.0
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
@@ -214,7 +214,7 @@ class ApiServer:
             "resourceVersion"
         )
         raw = b"" if given else orjson.dumps(call.body)
-        for _ in range(_PATCH_TRIES):
+        for _ in range(_TRIES):
             body = call.body if given else orjson.loads(raw)
             try:
                 return await self._replace(user, call, t, await self.read(call, t), body)
@@ -242,7 +242,7 @@ class ApiServer:
                 + ", ".join(_PATCHES)
             )
         warned = len(call.warnings)
-        for _ in range(_PATCH_TRIES):
+        for _ in range(_TRIES):
             del call.warnings[warned:]
             old = await self.read(call, t)
             body = self.patched(call, t.definition, old.body)

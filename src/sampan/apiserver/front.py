@@ -221,11 +221,15 @@ class Front:
         if call.verb in ("create", "update"):
             call.content_type = media.content_type(kind)
             call.body = media.decode_object(
-                call.content_type, request.body, kind=t.kind, warnings=call.warnings
+                call.content_type,
+                request.body,
+                kind=t.kind,
+                warnings=call.warnings,
+                repeated=call.repeated,
             )
         elif call.verb == "patch":
             call.content_type = media.content_type(kind)
-            call.body = media.decode_patch(call.content_type, request.body)
+            call.body = media.decode_patch(call.content_type, request.body, call.repeated)
         elif call.verb in ("delete", "deletecollection"):
             if request.body:
                 call.body = media.decode_object(
@@ -233,6 +237,7 @@ class Front:
                     request.body,
                     kind="DeleteOptions",
                     warnings=call.warnings,
+                    repeated=call.repeated,
                 )
             else:
                 call.body = _delete_options(call.options)

@@ -11,7 +11,7 @@ import yaml
 from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from sampan.api.errors import bad_request, not_acceptable, unsupported_media_type
 from sampan.api.obj import Body
-from sampan.apiserver import protobuf
+from sampan.apiserver import duplicates, protobuf
 
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -69,6 +69,20 @@ def _quality(text: str) -> float:
 class _Loader(yaml.SafeLoader):
     """JSON's types only: no timestamps, and no aliases (they can blow up a small body)."""
 
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key.value, str):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    self.repeated.append(f'line {line}: key "{key.value}" already set in map')
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not accepted")
@@ -86,9 +100,11 @@ def content_type(header: str) -> str:
     return header.partition(";")[0].strip().lower() or JSON
 
 
-def decode_object(media: str, data: bytes, *, kind: str, warnings: list[str]) -> Body:
+def decode_object(
+    media: str, data: bytes, *, kind: str, warnings: list[str], repeated: list[str]
+) -> Body:
     """The body of a create or an update. Raises StatusError 400 or 415. warnings: gets a text for
-    what could not be read."""
+    what could not be read; repeated: one for each field that is there twice."""
     if media == PROTOBUF:
         try:
             body, unread = protobuf.decode(data)
@@ -103,7 +119,7 @@ def decode_object(media: str, data: bytes, *, kind: str, warnings: list[str]) ->
             "the body of the request was in an unknown format - accepted media types include: "
             f"{JSON}, {YAML}, {PROTOBUF}"
         )
-    value = _parse(media, data, kind)
+    value = _parse(media, data, kind, repeated)
     if not isinstance(value, dict):
         raise bad_request(
             f"the object provided is unrecognized (must be of type {kind}): "
@@ -112,11 +128,13 @@ def decode_object(media: str, data: bytes, *, kind: str, warnings: list[str]) ->
     return value
 
 
-def _parse(media: str, data: bytes, kind: str) -> Any:
+def _parse(media: str, data: bytes, kind: str, repeated: list[str]) -> Any:
     try:
         if media == JSON:
-            return orjson.loads(data)
-        value = yaml.load(data, _Loader)
+            value = orjson.loads(data)
+            repeated += duplicates.in_json(data, value)
+            return value
+        value = _load_yaml(data, repeated)
         return orjson.loads(orjson.dumps(value))  # what JSON cannot say is refused
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as e:
         what = "json" if media == JSON else "yaml"
@@ -126,8 +144,19 @@ def _parse(media: str, data: bytes, kind: str) -> Any:
         ) from None
 
 
-def decode_patch(media: str, data: bytes) -> Any:
-    """The body of a patch. Raises StatusError 400 or 415."""
+def _load_yaml(data: bytes, repeated: list[str]) -> Any:
+    loader = _Loader(data)
+    try:
+        value = loader.get_single_data()
+    finally:
+        loader.dispose()
+    if loader.repeated:
+        repeated.append("\n  ".join(["yaml: unmarshal errors:", *loader.repeated]))
+    return value
+
+
+def decode_patch(media: str, data: bytes, repeated: list[str]) -> Any:
+    """The body of a patch. Raises StatusError 400 or 415. repeated: as of an object."""
     if media in (APPLY_PATCH, "application/apply-patch+cbor"):
         raise unsupported_media_type(
             f"server-side apply ({media}) is not supported by this server; accepted media types "
@@ -139,9 +168,12 @@ def decode_patch(media: str, data: bytes) -> Any:
             + ", ".join(_PATCHES)
         )
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except ValueError as e:
         raise bad_request(f"error decoding patch: {e}") from None
+    if media != JSON_PATCH:
+        repeated += duplicates.in_json(data, value)
+    return value
 
 
 def to_yaml(data: bytes) -> bytes:

@@ -98,8 +98,8 @@ def decode(w: Write) -> None:
         raise bad_request(
             f'{t.kind} in version "{t.version}" cannot be handled as a {t.kind}: {e}'
         ) from e
-    if unknown:
-        told = [f'unknown field "{path}"' for path in unknown]
+    told = w.call.repeated + [f'unknown field "{path}"' for path in unknown]
+    if told:
         if how == "Strict":
             raise bad_request(
                 f'{t.kind} in version "{t.version}" cannot be handled as a {t.kind}: '

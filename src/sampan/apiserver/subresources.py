@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _MIN_TOKEN, _MAX_TOKEN = 600, 1 << 32
-_TRIES = 5
+_TRIES = 100  # each is lost against a write that was done
 Handler = Callable[["ApiServer", User, Call, ResourceType], Awaitable[Obj | Page]]
 
 
@@ -99,8 +99,8 @@ async def _scale(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj
         try:
             done = await stages.commit_update(w)
         except Conflict:
-            if given:
-                break
+            if given and call.verb == "update":
+                break  # the writer saw an older state; a patch is made anew of the newest
             old = await api.read(call, t)
             continue
         return Obj.of(done.key, scale_of(t, done), done.revision)

@@ -54,7 +54,8 @@ class Range(NamedTuple):
 
 
 class Conflict(Exception):
-    """An expectation of a commit did not hold. Nothing was written."""
+    """An expectation of a commit did not hold. Nothing was written. The state it did not hold
+    against can be read by now, so that whoever reads again and decides anew makes progress."""
 
     def __init__(self, key: str, current: Record | None) -> None:
         super().__init__(key)

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.store.base import Change, Corrupt, Delete, Put, Range, Record, Watch
+from sampan.store.base import Change, Conflict, Corrupt, Delete, Put, Range, Record, Watch
 from sampan.store.hub import Hub, change_of, check
 
 _APPLICATION = 0x53414D50  # "SAMP": marks the file as ours
@@ -102,8 +102,12 @@ class SqliteStore:
         if self._closed:
             raise Corrupt("the store is closed")
         currents = [self._current(op.key) for op in ops]
-        for op, current in zip(ops, currents, strict=True):
-            check(op, current)
+        try:
+            for op, current in zip(ops, currents, strict=True):
+                check(op, current)
+        except Conflict as e:
+            await self._seen(e.key)
+            raise
         self._next += 1
         revision = self._next
         changes = [change_of(op, c, revision) for op, c in zip(ops, currents, strict=True)]
@@ -122,6 +126,13 @@ class SqliteStore:
 
     def _current(self, key: str) -> Record | None:
         return self._overlay[key] if key in self._overlay else self._hub.get(key)
+
+    async def _seen(self, key: str) -> None:
+        """Wait until what is on its way to *key* can be read: who lost against it can look again
+        at once."""
+        under_way = [p.done for p in self._line if any(c.key == key for c in p.changes)]
+        if under_way:
+            await asyncio.wait(under_way)
 
     def _remember(self, changes: Sequence[Change]) -> None:
         self._lazy.update((c.key, c.record) for c in changes)

@@ -14,15 +14,19 @@ from sampan.client.local import LocalTransport
 from sampan.lib.clock import Clock, RealClock
 from sampan.lib.ids import Ids
 from sampan.schema.walk import Schemas
+from sampan.store.base import Store
 from sampan.store.memory import MemoryStore
 
 ADMIN = User("kubernetes-admin", ("system:masters", "system:authenticated"))
 
 
-async def api_server(clock: Clock | None = None, *, seed: int = 0) -> ApiServer:
-    """A bootstrapped API server over a memory store, with every admission plug-in."""
+async def api_server(
+    clock: Clock | None = None, *, seed: int = 0, store: Store | None = None
+) -> ApiServer:
+    """A bootstrapped API server with every admission plug-in, over a memory store unless given
+    another."""
     authorizer = RbacAuthorizer()
-    store = MemoryStore()
+    store = store or MemoryStore()
     api = ApiServer(
         registry=builtin(), schemas=Schemas.load(), store=store, clock=clock or RealClock(),
         ids=Ids(random.Random(seed)), authorizer=authorizer, admission=admission.builtin(),

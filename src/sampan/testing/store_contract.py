@@ -146,6 +146,19 @@ async def concurrent_writers_lose_nothing(store: Store) -> None:
     watch.close()
 
 
+async def who_loses_can_see_the_winner(store: Store) -> None:
+    """Also while the winner is still on its way: a loser that reads again must not lose again
+    against the same write."""
+    first = await store.commit(Put("a/x/1", b"0", expect=0))
+    winner = asyncio.create_task(store.commit(Put("a/x/1", b"1", expect=first)))
+    await asyncio.sleep(0)
+    await refused(store.commit(Put("a/x/1", b"2", expect=first)))
+    record = await store.get("a/x/1")
+    assert record is not None and record.value == b"1"
+    await store.commit(Put("a/x/1", b"2", expect=record.revision))
+    await winner
+
+
 async def slow_readers_are_told(store: Store) -> None:
     watch = store.watch("events/", since=store.revision)
     other = store.watch("a/", since=store.revision)
@@ -163,5 +176,6 @@ async def slow_readers_are_told(store: Store) -> None:
 
 CONTRACT: Sequence[Check] = (
     revisions_grow, expectations_hold, commits_are_whole, ranges_continue, history_is_readable,
-    watches_resume, compaction_forgets, concurrent_writers_lose_nothing, slow_readers_are_told,
+    watches_resume, compaction_forgets, concurrent_writers_lose_nothing,
+    who_loses_can_see_the_winner, slow_readers_are_told,
 )  # fmt: skip
