@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from sampan.api.errors import Cause, StatusError, forbidden, not_found
 from sampan.api.obj import Body, Key, Obj
@@ -13,6 +13,12 @@ from sampan.api.rules.field import invalid as invalid_field
 from sampan.apiserver.authz import check_escalation
 from sampan.apiserver.pages import obj_of
 from sampan.apiserver.stages import Write
+from sampan.apiserver.storage_admission import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    PhaseTransitions,
+    StorageObjectInUseProtection,
+)
 
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -290,9 +296,16 @@ def _stored(pending: tuple[tuple[str, str], Any], services: Iterable[Body]) -> b
     return any((s["metadata"]["namespace"], s["metadata"]["name"]) == pending[0] for s in services)
 
 
-def builtin() -> tuple[_Quiet, ...]:
+class _Plugin(Protocol):
+    async def mutate(self, w: Write) -> None: ...
+    async def check(self, w: Write) -> None: ...
+
+
+def builtin() -> tuple[_Plugin, ...]:
     """The plug-ins of every cluster, in their order."""
     return (
         NamespaceLifecycle(), ServiceAccounts(), DefaultTolerations(), Priority(), Escalation(),
         ClusterAddresses(),
+        StorageObjectInUseProtection(), DefaultStorageClass(), PersistentVolumeClaimResize(),
+        PhaseTransitions(),
     )  # fmt: skip

@@ -3,10 +3,10 @@ record to one of them."""
 
 from __future__ import annotations
 
-from sampan.api.catalogue import access, apps, core, network
+from sampan.api.catalogue import access, apps, core, network, storage
 from sampan.api.resource import Registry
 
 
 def builtin() -> Registry:
     """Every kind the program is born with."""
-    return Registry((*core.KINDS, *network.KINDS, *apps.KINDS, *access.KINDS))
+    return Registry((*core.KINDS, *network.KINDS, *apps.KINDS, *access.KINDS, *storage.KINDS))

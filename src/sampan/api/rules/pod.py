@@ -41,12 +41,26 @@ def validate(body: Body) -> list[Cause]:
             )
         )
     found += validate_spec(spec, "spec", is_pod=True)
+    found += _claim_names((body.get("metadata") or {}).get("name") or "", spec)
     if spec.get("ephemeralContainers"):
         # Only their own subresource adds them, and it is not served yet.
         found.append(forbidden("spec.ephemeralContainers", "cannot be set on create"))
     for kind in ("containers", "initContainers"):
         for i, c in enumerate(spec.get(kind) or ()):
             found += _image_space(f"spec.{kind}[{i}].image", c)
+    return found
+
+
+def _claim_names(pod: str, spec: Body) -> list[Cause]:
+    """The claims a pod's ephemeral volumes get are named after pod and volume."""
+    found: list[Cause] = []
+    for i, volume in enumerate(spec.get("volumes") or ()):
+        if pod and volume.get("ephemeral") is not None and volume.get("name"):
+            claim = f"{pod}-{volume['name']}"
+            found += [
+                invalid(f"spec.volumes[{i}].name", volume["name"], f'PVC name "{claim}": {problem}')
+                for problem in names.dns1123_subdomain(claim)
+            ]
     return found
 
 

@@ -191,8 +191,10 @@ def _default_volume(volume: Body) -> None:
                     token.setdefault("expirationSeconds", 3600)
         elif kind == "ephemeral":
             claim = (source.get("volumeClaimTemplate") or {}).get("spec")
-            if claim is not None and claim.get("volumeMode") is None:
-                claim["volumeMode"] = "Filesystem"
+            if claim is not None:
+                if claim.get("volumeMode") is None:
+                    claim["volumeMode"] = "Filesystem"
+                canonical_resources(claim.get("resources"))
 
 
 def _default_downward(source: Body) -> None:

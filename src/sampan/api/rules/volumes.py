@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
+from sampan.api.rules.claims import claim_spec
 from sampan.api.rules.field import (
     checked,
     duplicate,
@@ -14,6 +15,7 @@ from sampan.api.rules.field import (
     not_supported,
     required,
 )
+from sampan.api.rules.meta import check_annotations, check_labels
 from sampan.api.rules.refs import field_ref, resource_ref
 from sampan.lib import names
 from sampan.lib.quantity import quantity
@@ -28,7 +30,7 @@ DOWNWARD_FIELDS = (
     "metadata.uid",
 )  # fmt: skip
 # Sources whose rules are only that these members are given.
-_NEEDED = {
+NEEDED = {
     "persistentVolumeClaim": ("claimName",),
     "nfs": ("server", "path"),
     "iscsi": ("targetPortal", "iqn"),
@@ -88,7 +90,7 @@ def _source(at: str, volume: Body) -> list[Cause]:
     check = _CHECKS.get(kind)
     if check is not None:
         found += check(f"{at}.{kind}", source)
-    for member in _NEEDED.get(kind, ()):
+    for member in NEEDED.get(kind, ()):
         if not source.get(member):
             found.append(required(f"{at}.{kind}.{member}"))
     if kind == "nfs" and source.get("path") and not source["path"].startswith("/"):
@@ -135,7 +137,7 @@ def _items(path: str, items: Sequence[Body]) -> list[Cause]:
     return found
 
 
-def _host_path(path: str, source: Body) -> list[Cause]:
+def host_path(path: str, source: Body) -> list[Cause]:
     where = source.get("path") or ""
     if not where:
         return [required(f"{path}.path")]
@@ -241,13 +243,21 @@ def _projected(path: str, source: Body) -> list[Cause]:
 
 
 def _ephemeral(path: str, source: Body) -> list[Cause]:
-    if source.get("volumeClaimTemplate") is None:
+    template = source.get("volumeClaimTemplate")
+    if template is None:
         return [required(f"{path}.volumeClaimTemplate")]
-    return []
+    at = f"{path}.volumeClaimTemplate"
+    meta: Body = template.get("metadata") or {}
+    found = check_annotations(f"{at}.metadata.annotations", meta.get("annotations"))
+    found += check_labels(f"{at}.metadata.labels", meta.get("labels"))
+    for name in sorted(meta):
+        if name not in ("annotations", "labels") and meta[name]:
+            found.append(forbidden(f"{at}.metadata.{name}", "cannot be set"))
+    return found + claim_spec(f"{at}.spec", template.get("spec") or {})
 
 
 _CHECKS: dict[str, Callable[[str, Body], list[Cause]]] = {
-    "hostPath": _host_path,
+    "hostPath": host_path,
     "emptyDir": _empty_dir,
     "secret": _secret,
     "configMap": _config_map,
