@@ -14,9 +14,11 @@ from sampan.api.obj import Body, Key, Obj
 from sampan.client.cache import Caches
 from sampan.control.placement import tolerates
 from sampan.lib.clock import RealClock
+from sampan.scheduler.cycle import NoFit, decide
 from sampan.scheduler.framework import NodeInfo, PodInfo, pod_requests
-from sampan.scheduler.plugins import FILTERS
+from sampan.scheduler.plugins import Means, default_profile
 from sampan.scheduler.scheduler import Scheduler
+from sampan.scheduler.snapshot import Snapshot
 from sampan.testing.api import api_server, client_of
 
 
@@ -42,15 +44,20 @@ def pod(name: str = "p", *, cpu: str = "", **spec: Any) -> Obj:
     return Obj.of(Key("pods", "default", name), body, 1)
 
 
+_NOBODY: Any = None
+PROFILE = default_profile(Means(_NOBODY, _NOBODY, RealClock(), ()))
+
+
 def verdict(p: Obj, n: Obj, *others: Obj) -> str:
     info = NodeInfo.of(n)
     for other in others:
         info.add(PodInfo.of(other))
-    for plugin in FILTERS:
-        rejected = plugin.filter(PodInfo.of(p), info)
-        if rejected is not None:
-            return rejected.reason
-    return ""
+    view = Snapshot()
+    view.nodes[n.name] = info
+    found = decide(PodInfo.of(p), view, PROFILE)
+    if not isinstance(found, NoFit):
+        return ""
+    return next((r.reason for r in found.rejected.values()), found.otherwise)
 
 
 TAINT = {"key": "dedicated", "value": "db", "effect": "NoSchedule"}
@@ -76,7 +83,7 @@ def required(*terms: Body) -> Body:
          node("n", labels={"zone": "a"}), (), ""),
         (pod(affinity=required({"matchFields": [
             {"key": "metadata.name", "operator": "In", "values": ["m"]}]})), node("n"), (),
-         "node(s) didn't match Pod's node affinity/selector"),
+         "node(s) didn't satisfy plugin(s) [NodeAffinity]"),
         (pod(hostPort=80), node("n"), (pod("o", hostPort=80),),
          "node(s) didn't have free ports for the requested pod ports"),
         (pod(hostPort=80), node("n"), (pod("o", hostPort=81),), ""),

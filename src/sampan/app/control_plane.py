@@ -79,8 +79,9 @@ class ControlPlane:
         for controller in controllers:
             self.engine.add(controller)
         self.scheduler = Scheduler(
-            self.client(SCHEDULER), clock=clock, rng=rng, caches=self.engine.caches
-        )
+            self.client(SCHEDULER), clock=clock, rng=rng, caches=self.engine.caches,
+            resources={t.resource for t in stored},
+        )  # fmt: skip
 
     def client(self, user: User) -> Client:
         """A client of this API server, as *user*."""

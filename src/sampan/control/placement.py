@@ -5,33 +5,56 @@ the same questions ahead of it (DaemonSet)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from sampan.api.obj import Body, Obj
 from sampan.lib.selectors import from_node_expressions
 
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+NodeTest: TypeAlias = Callable[[Obj], bool]
 
-def matches_term(term: Body, node: Obj) -> bool:
-    """Whether a NodeSelectorTerm chooses the node; an empty term chooses nothing."""
+
+def term_test(term: Body) -> NodeTest:
+    """Whether a NodeSelectorTerm chooses a node; an empty term chooses nothing."""
     expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []
     if not expressions and not fields:
-        return False
-    return from_node_expressions(expressions).matches(node.labels) and from_node_expressions(
-        fields
-    ).matches({"metadata.name": node.name})
+        return lambda node: False
+    labels, names = from_node_expressions(expressions), from_node_expressions(fields)
+    if not fields:
+        return lambda node: labels.matches(node.labels)
+    return lambda node: names.matches({"metadata.name": node.name}) and labels.matches(node.labels)
+
+
+def node_affinity(spec: Body) -> Body:
+    """``spec.affinity.nodeAffinity``."""
+    found: Body = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    return found
+
+
+def required_test(spec: Body) -> NodeTest | None:
+    """Whether a node matches a pod's nodeSelector and required node affinity, read once and asked
+    of many nodes; None: any node does."""
+    wanted = tuple((spec.get("nodeSelector") or {}).items())
+    required = node_affinity(spec).get(_REQUIRED)
+    if not wanted and not required:
+        return None
+    terms = [term_test(t) for t in (required or {}).get("nodeSelectorTerms") or ()]
+
+    def test(node: Obj) -> bool:
+        labels = node.labels
+        for key, value in wanted:
+            if labels.get(key) != value:
+                return False
+        return not required or any(t(node) for t in terms)
+
+    return test
 
 
 def selects(spec: Body, node: Obj) -> bool:
     """Whether a pod spec's nodeSelector and required node affinity choose the node."""
-    wanted = spec.get("nodeSelector") or {}
-    labels = node.labels
-    if any(labels.get(k) != v for k, v in wanted.items()):
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    return any(matches_term(t, node) for t in required.get("nodeSelectorTerms") or ())
+    test = required_test(spec)
+    return test is None or test(node)
 
 
 def covers(toleration: Body, taint: Body) -> bool:
@@ -56,7 +79,20 @@ def covers(toleration: Body, taint: Body) -> bool:
 
 def tolerates(spec: Body, taint: Body) -> bool:
     """Whether one of a pod's tolerations covers *taint*."""
-    return any(covers(t, taint) for t in spec.get("tolerations") or ())
+    return covered(spec.get("tolerations") or (), taint)
+
+
+def covered(tolerations: Iterable[Body], taint: Body) -> bool:
+    """Whether one of *tolerations* covers *taint*."""
+    return any(covers(t, taint) for t in tolerations)
+
+
+def repels(tolerations: Sequence[Body], node: Obj) -> bool:
+    """Whether a taint of the node that forbids pods is not tolerated."""
+    return any(
+        taint.get("effect") in ("NoSchedule", "NoExecute") and not covered(tolerations, taint)
+        for taint in node.spec.get("taints") or ()
+    )
 
 
 def untolerated(spec: Body, node: Obj, effects: Iterable[str]) -> Body | None:

@@ -1,133 +1,232 @@
-"""The scheduling framework: small plug-ins, verdicts as values."""
+"""The scheduling framework: phases as small protocols, verdicts as values.
+
+A pod passes, in this order: PreEnqueue, PreFilter, Filter, PostFilter (when nothing fits), Score,
+Reserve, Permit, PreBind, Bind. A plug-in takes part in the phases its ``Profile`` lists it under.
+PreFilter looks at the pod once and hands back what Filter asks of every node, so that a plug-in
+keeps no state between the two; Score works in the same way. What a plug-in reads of the cluster
+beyond nodes and pods it is given when it is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from enum import Enum
+from typing import ClassVar, Final, Protocol, TypeAlias
 
-from sampan.api.obj import Body, Obj
-from sampan.lib.quantity import quantity
+from sampan.api.obj import Obj
+from sampan.scheduler.nodes import NodeInfo
+from sampan.scheduler.pods import PodInfo, amounts, pod_requests
+
+__all__ = [
+    "OK",
+    "SKIP",
+    "Bind",
+    "Check",
+    "Filter",
+    "NodeInfo",
+    "Nominate",
+    "Permit",
+    "PodInfo",
+    "PostFilter",
+    "PreBind",
+    "PreEnqueue",
+    "Prepared",
+    "Profile",
+    "Reject",
+    "Reserve",
+    "Score",
+    "Scoring",
+    "Skip",
+    "Verdict",
+    "View",
+    "Wait",
+    "Wake",
+    "amounts",
+    "pod_requests",
+]  # fmt: skip
+
+# -- verdicts -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Why a node does not fit. curable: removing pods from the node could change it."""
+    """Why not. curable: removing pods from the node could change it (preemption may try).
+    more: further reasons of the same node; each is counted by itself in the message."""
 
     reason: str
     curable: bool = False
+    more: tuple[str, ...] = ()
 
-
-Verdict = Reject | None  # None: it fits
-
-
-def amounts(requests: Mapping[str, Any]) -> dict[str, int]:
-    """Requests by resource: cpu in millicores, everything else in whole units, rounded up."""
-    found = {}
-    for name, value in requests.items():
-        parsed = quantity(value)
-        found[name] = parsed.millis if name == "cpu" else parsed.whole
-    return found
-
-
-def _add(total: dict[str, int], part: Mapping[str, int]) -> None:
-    for name, value in part.items():
-        total[name] = total.get(name, 0) + value
-
-
-def pod_requests(spec: Body) -> dict[str, int]:
-    """What a pod needs: its containers and sidecars together, or the largest moment of its
-    initialisation, and its overhead."""
-
-    def of(container: Body) -> dict[str, int]:
-        return amounts((container.get("resources") or {}).get("requests") or {})
-
-    total: dict[str, int] = {}
-    for container in spec.get("containers") or ():
-        _add(total, of(container))
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in spec.get("initContainers") or ():
-        need = of(container)
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, need)
-            need = dict(sidecars)
-        else:
-            _add(need, sidecars)
-        for name, value in need.items():
-            peak[name] = max(peak.get(name, 0), value)
-    _add(total, sidecars)
-    for name, value in peak.items():
-        total[name] = max(total.get(name, 0), value)
-    given = amounts((spec.get("resources") or {}).get("requests") or {})
-    total.update(given)  # requests of the pod as a whole stand above those of its containers
-    _add(total, amounts(spec.get("overhead") or {}))
-    return total
-
-
-def host_ports(spec: Body) -> set[tuple[str, str, int]]:
-    """(address, protocol, port) of every host port a pod takes."""
-    return {
-        (p.get("hostIP") or "0.0.0.0", p.get("protocol", "TCP"), int(p["hostPort"]))
-        for c in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
-        for p in c.get("ports") or ()
-        if p.get("hostPort")
-    }
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return (self.reason, *self.more)
 
 
 @dataclass(frozen=True, slots=True)
-class PodInfo:
-    """A pod, with what scheduling needs of it computed once."""
+class Wait:
+    """Permit: not yet, for at most so many seconds."""
 
-    obj: Obj
-    requests: Mapping[str, int]
-    ports: frozenset[tuple[str, str, int]]
-    owner: str
+    seconds: float
 
-    @staticmethod
-    def of(obj: Obj) -> PodInfo:
-        owner = (obj.controller or {}).get("uid", "")
-        return PodInfo(obj, pod_requests(obj.spec), frozenset(host_ports(obj.spec)), str(owner))
+
+class Skip(Enum):
+    """The plug-in has nothing to say about this pod; its later phases are left out."""
+
+    SKIP = "skip"
+
+
+SKIP: Final = Skip.SKIP
+OK: Final = None
+Verdict: TypeAlias = Reject | None  # None (OK): it fits
+Check: TypeAlias = Callable[[NodeInfo], Verdict]
+
+# -- what wakes a pod ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Events that may cure a plug-in's rejection: changes of *resource* of the kinds *on* (ADDED,
+    MODIFIED, DELETED) for which *hint* (pod, old, new) holds; without a hint, all of them.
+    A pod that is ``assigned`` stands apart from one that waits: see ``queue``."""
+
+    resource: str
+    on: tuple[str, ...] = ("ADDED", "MODIFIED", "DELETED")
+    hint: Callable[[PodInfo, Obj | None, Obj | None], bool] | None = None
+
+
+# -- phases -------------------------------------------------------------------------------------
+
+
+class View(Protocol):
+    """The cluster as one decision sees it."""
 
     @property
-    def spec(self) -> Body:
-        return self.obj.spec
+    def nodes(self) -> Mapping[str, NodeInfo]: ...
+
+    def namespace_labels(self, name: str) -> Mapping[str, str]: ...
 
 
-@dataclass(slots=True)
-class NodeInfo:
-    """A node and the pods it has, assumed ones included."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What PreFilter made of a pod.
 
-    obj: Obj
-    allocatable: dict[str, int]
-    pods: dict[str, PodInfo] = field(default_factory=dict)  # by uid
-    requested: dict[str, int] = field(default_factory=dict)
+    check: asked of every node. nodes: if given, no other node can fit. static: *check* reads only
+    the node's own object, not its pods. unique: the answers hold for this very pod and moment, not
+    for other pods of equal shape (they depend on objects beyond pods and nodes).
+    """
 
-    @staticmethod
-    def of(obj: Obj) -> NodeInfo:
-        return NodeInfo(obj, amounts(obj.status.get("allocatable") or {}))
-
-    def add(self, pod: PodInfo) -> None:
-        if pod.obj.uid not in self.pods:
-            self.pods[pod.obj.uid] = pod
-            _add(self.requested, pod.requests)
-
-    def remove(self, uid: str) -> None:
-        pod = self.pods.pop(uid, None)
-        if pod is not None:
-            for name, value in pod.requests.items():
-                self.requested[name] -= value
+    check: Check
+    nodes: frozenset[str] | None = None
+    static: bool = False
+    unique: bool = False
 
 
 class Filter(Protocol):
-    """Whether a node fits a pod at all."""
+    """PreFilter and Filter: which nodes fit a pod at all."""
 
-    def filter(self, pod: PodInfo, node: NodeInfo) -> Verdict: ...
+    name: ClassVar[str]
+    wakes: ClassVar[tuple[Wake, ...]]
+
+    def prepare(self, pod: PodInfo, view: View) -> Prepared | Reject | Skip: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What PreScore made of a pod.
+
+    score: raw points of a node. normalise: raw points of this node, the least and the greatest
+    among all that fit -> 0 to 100; without it the raw points are 0 to 100 already. static: as in
+    ``Prepared``.
+    """
+
+    score: Callable[[NodeInfo], int]
+    normalise: Callable[[int, int, int], int] | None = None
+    static: bool = False
+    unique: bool = False
 
 
 class Score(Protocol):
-    """How well a node fits, 0 to 100. weight: against the other scores."""
+    """PreScore and Score: how well a node fits. weight: against the other scores."""
 
-    weight: int
+    name: ClassVar[str]
+    weight: ClassVar[int]
 
-    def score(self, pod: PodInfo, node: NodeInfo) -> float: ...
+    def prepare_score(self, pod: PodInfo, view: View) -> Scoring | Skip: ...
+
+
+class PreEnqueue(Protocol):
+    """Whether a pod may be looked at at all."""
+
+    name: ClassVar[str]
+    wakes: ClassVar[tuple[Wake, ...]]
+
+    def pre_enqueue(self, pod: PodInfo) -> Verdict: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Nominate:
+    """PostFilter found a way: *node* once *victims* are gone."""
+
+    node: str
+    victims: tuple[PodInfo, ...] = ()
+
+
+class PostFilter(Protocol):
+    """A way out when no node fits. rejected: by node name, why not."""
+
+    name: ClassVar[str]
+
+    def post_filter(
+        self, pod: PodInfo, view: View, rejected: Mapping[str, Reject]
+    ) -> Nominate | Reject: ...
+
+
+class Reserve(Protocol):
+    """Takes what a pod will use on the node chosen for it, and gives it back when a later phase
+    fails. ``unreserve`` is called for every plug-in, in reverse, also for one that refused."""
+
+    name: ClassVar[str]
+
+    def reserve(self, pod: PodInfo, node: NodeInfo) -> Verdict: ...
+    def unreserve(self, pod: PodInfo, node_name: str) -> None: ...
+
+
+class Permit(Protocol):
+    """Approves, denies or delays the binding of a pod that has its node."""
+
+    name: ClassVar[str]
+
+    def permit(self, pod: PodInfo, node: NodeInfo) -> Verdict | Wait: ...
+
+
+class PreBind(Protocol):
+    """Writes what must be there before a pod is bound; runs beside the decisions for others."""
+
+    name: ClassVar[str]
+
+    async def pre_bind(self, pod: PodInfo, node_name: str) -> Verdict: ...
+
+
+class Bind(Protocol):
+    """Tells the API where a pod runs. The first that does not skip has done it. Raises StatusError,
+    Unknown or OSError."""
+
+    name: ClassVar[str]
+
+    async def bind(self, pod: PodInfo, node_name: str) -> Verdict | Skip: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Which plug-ins take part in which phase, in the order in which they are asked."""
+
+    pre_enqueue: tuple[PreEnqueue, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    post_filters: tuple[PostFilter, ...] = ()
+    scores: tuple[Score, ...] = ()
+    reserves: tuple[Reserve, ...] = ()
+    permits: tuple[Permit, ...] = ()
+    pre_binds: tuple[PreBind, ...] = ()
+    binds: tuple[Bind, ...] = ()
+    extra_wakes: tuple[tuple[str, Wake], ...] = field(default=())  # by plug-in name

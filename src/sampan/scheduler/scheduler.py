@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine
 from typing import Any
 
 from sampan.api.errors import StatusError
@@ -16,8 +15,9 @@ from sampan.client.cache import Caches
 from sampan.control.events import Recorder
 from sampan.lib.clock import Clock, rfc3339
 from sampan.lib.queue import WorkQueue
-from sampan.scheduler.framework import NodeInfo, PodInfo, Reject
-from sampan.scheduler.plugins import FILTERS, SCORES
+from sampan.scheduler.cycle import NoFit, decide
+from sampan.scheduler.framework import PodInfo, Profile, Reject, Skip, Wait
+from sampan.scheduler.plugins import Means, default_profile
 from sampan.scheduler.snapshot import Snapshot
 
 _FLUSH_SECONDS = 300.0
@@ -25,8 +25,8 @@ _BACKOFF, _BACKOFF_LIMIT = 1.0, 10.0
 log = logging.getLogger(__name__)
 
 
-class NoFit(Exception):
-    """No node fits; the message is that of the FailedScheduling event."""
+class _Refused(Exception):
+    """A phase after the decision said no."""
 
 
 class Scheduler:
@@ -34,13 +34,15 @@ class Scheduler:
 
     def __init__(
         self, client: Client, *, clock: Clock, rng: random.Random, caches: Caches,
-        name: str = "default-scheduler",
+        name: str = "default-scheduler", resources: Container[str] = ("pods", "nodes"),
+        profile: Profile | None = None,
     ) -> None:  # fmt: skip
         self._client = client
         self._clock = clock
         self._rng = rng
         self._caches = caches
         self._name = name
+        self._profile = profile or default_profile(Means(client, caches, clock, resources))
         self._recorder = Recorder(client, name, clock=clock)
         self._snapshot = Snapshot()
         self._queue: WorkQueue[Key] = WorkQueue(base=_BACKOFF, limit=_BACKOFF_LIMIT)
@@ -128,36 +130,33 @@ class Scheduler:
 
     def _schedule(self, obj: Obj) -> None:
         pod = PodInfo.of(obj)
-        try:
-            node = self.choose(pod)
-        except NoFit as e:
+        found = decide(pod, self._snapshot, self._profile)
+        if isinstance(found, NoFit):
             self._waiting.add(obj.key)
-            self._background(self._tell_failure(obj, str(e)))
+            self._background(self._tell_failure(obj, found.message()))
+            return
+        best = max(found.values())
+        node = self._rng.choice([name for name, points in found.items() if points == best])
+        refused = self._reserve(pod, node)
+        if refused is not None:
+            self._waiting.add(obj.key)
+            self._background(self._tell_failure(obj, refused.reason))
             return
         self._snapshot.place(pod, node)
         self._background(self._bind(pod, node))
 
-    def choose(self, pod: PodInfo) -> str:
-        """The name of the best node that fits; ties are drawn by lot. Raises NoFit."""
-        nodes = self._snapshot.nodes
-        if not nodes:
-            raise NoFit("no nodes available to schedule pods")
-        fitting: list[NodeInfo] = []
-        reasons: Counter[str] = Counter()
-        for node in nodes.values():
-            rejected = _verdict(pod, node)
-            if rejected is None:
-                fitting.append(node)
-            else:
-                reasons[rejected.reason] += 1
-        if not fitting:
-            told = ", ".join(sorted(f"{n} {reason}" for reason, n in reasons.items()))
-            raise NoFit(f"0/{len(nodes)} nodes are available: {told}.")
-        if len(fitting) == 1:
-            return fitting[0].obj.name
-        scored = [(sum(s.weight * s.score(pod, n) for s in SCORES), n) for n in fitting]
-        best = max(score for score, _ in scored)
-        return self._rng.choice([n.obj.name for score, n in scored if score >= best - 1e-9])
+    def _reserve(self, pod: PodInfo, node: str) -> Reject | None:
+        info = self._snapshot.nodes[node]
+        for plugin in self._profile.reserves:
+            refused = plugin.reserve(pod, info)
+            if refused is not None:
+                self._unreserve(pod, node)
+                return refused
+        return None
+
+    def _unreserve(self, pod: PodInfo, node: str) -> None:
+        for plugin in reversed(self._profile.reserves):
+            plugin.unreserve(pod, node)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -166,26 +165,42 @@ class Scheduler:
 
     async def _bind(self, pod: PodInfo, node: str) -> None:
         obj = pod.obj
-        body: Body = {
-            "apiVersion": "v1", "kind": "Binding",
-            "metadata": {"name": obj.name, "namespace": obj.namespace, "uid": obj.uid},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
-        }  # fmt: skip
         try:
-            await self._client.create(
-                "pods", body, obj.namespace, name=obj.name, subresource="binding"
-            )
-        except (StatusError, Unknown, OSError) as e:
+            await self._commit(pod, node)
+        except (StatusError, Unknown, OSError, _Refused) as e:
             held = self._caches["pods"].get(obj.namespace, obj.name)
             if held is None or held.spec.get("nodeName") != node:
                 self._snapshot.remove_pod(obj.uid)
-            if not (isinstance(e, StatusError) and e.code in (404, 409)):
+                self._unreserve(pod, node)
+            if isinstance(e, _Refused):
+                self._background(self._tell_failure(obj, str(e)))
+            elif not (isinstance(e, StatusError) and e.code in (404, 409)):
                 log.warning("binding %s: %s", obj.key.path, e)
             self._queue.retry(obj.key)
             return
         self._queue.succeed(obj.key)
         text = f"Successfully assigned {obj.namespace}/{obj.name} to {node}"
         self._recorder.emit(obj.body, "Normal", "Scheduled", text)
+
+    async def _commit(self, pod: PodInfo, node: str) -> None:
+        """Permit, PreBind and Bind. Raises _Refused, StatusError, Unknown, OSError."""
+        for permit in self._profile.permits:
+            answer = permit.permit(pod, self._snapshot.nodes[node])
+            while isinstance(answer, Wait):
+                await asyncio.sleep(answer.seconds)
+                answer = permit.permit(pod, self._snapshot.nodes[node])
+            if answer is not None:
+                raise _Refused(answer.reason)
+        for plugin in self._profile.pre_binds:
+            verdict = await plugin.pre_bind(pod, node)
+            if verdict is not None:
+                raise _Refused(verdict.reason)
+        for binder in self._profile.binds:
+            done = await binder.bind(pod, node)
+            if isinstance(done, Reject):
+                raise _Refused(done.reason)
+            if not isinstance(done, Skip):
+                return
 
     async def _tell_failure(self, obj: Obj, message: str) -> None:
         """The event and the pod's condition, each where it is news."""
@@ -210,14 +225,6 @@ class Scheduler:
             )  # fmt: skip
         except (StatusError, Unknown, OSError) as e:
             log.info("condition of %s: %s", obj.key.path, e)
-
-
-def _verdict(pod: PodInfo, node: NodeInfo) -> Reject | None:
-    for plugin in FILTERS:
-        rejected = plugin.filter(pod, node)
-        if rejected is not None:
-            return rejected
-    return None
 
 
 def _placing(node: Obj) -> tuple[object, ...]:

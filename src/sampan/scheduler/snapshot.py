@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from sampan.api.obj import Obj
-from sampan.scheduler.framework import NodeInfo, PodInfo
+from sampan.scheduler.nodes import NodeInfo
+from sampan.scheduler.pods import PodInfo
+
+
+def _no_labels(_name: str) -> Mapping[str, str]:
+    return {}
 
 
 class Snapshot:
-    """Nodes by name. A pod that was just bound is assumed on its node until its event comes."""
+    """Nodes by name. A pod that was just bound is assumed on its node until its event comes.
 
-    def __init__(self) -> None:
+    namespace_labels: of a namespace by name, asked when needed.
+    """
+
+    def __init__(self, namespace_labels: Callable[[str], Mapping[str, str]] = _no_labels) -> None:
         self.nodes: dict[str, NodeInfo] = {}
+        self.namespace_labels = namespace_labels
         self._homeless: dict[str, dict[str, PodInfo]] = {}  # by node that is not there (yet)
         self._where: dict[str, str] = {}  # pod uid -> node
 
@@ -35,13 +46,13 @@ class Snapshot:
         self.place(PodInfo.of(obj), str(obj.spec["nodeName"]))
 
     def place(self, pod: PodInfo, node: str) -> None:
-        self.remove_pod(pod.obj.uid)
-        self._where[pod.obj.uid] = node
+        self.remove_pod(pod.uid)
+        self._where[pod.uid] = node
         held = self.nodes.get(node)
         if held is not None:
             held.add(pod)
         else:
-            self._homeless.setdefault(node, {})[pod.obj.uid] = pod
+            self._homeless.setdefault(node, {})[pod.uid] = pod
 
     def remove_pod(self, uid: str) -> None:
         node = self._where.pop(uid, None)
@@ -51,3 +62,7 @@ class Snapshot:
             self.nodes[node].remove(uid)
         else:
             self._homeless.get(node, {}).pop(uid, None)
+
+    def node_of(self, uid: str) -> str:
+        """Where a pod is or is assumed to be; '' if nowhere."""
+        return self._where.get(uid, "")
