@@ -32,6 +32,14 @@ def test_what_issue_2_asks_for_is_there():
     }  # fmt: skip
 
 
+def test_the_workload_kinds_are_there():
+    short = {t.kind: (t.short_names, t.categories) for t in TYPES}
+    assert short["StatefulSet"] == (("sts",), ("all",))
+    assert short["DaemonSet"] == (("ds",), ("all",))
+    assert short["ReplicationController"] == (("rc",), ("all",))
+    assert short["ControllerRevision"] == short["PodTemplate"] == ((), ())
+
+
 def test_short_names_are_unambiguous():
     short = [s for t in TYPES for s in t.short_names]
     assert len(short) == len(set(short))

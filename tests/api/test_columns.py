@@ -34,6 +34,15 @@ def row(resource: str, body: dict[str, Any], *, wide: bool = True) -> list[Any]:
         ("pods", "Name Ready Status Restarts Age IP Node Nominated_Node Readiness_Gates"),
         ("deployments.apps", "Name Ready Up-to-date Available Age Containers Images Selector"),
         ("replicasets.apps", "Name Desired Current Ready Age Containers Images Selector"),
+        ("statefulsets.apps", "Name Ready Age Containers Images"),
+        (
+            "daemonsets.apps",
+            "Name Desired Current Ready Up-to-date Available Node_Selector Age Containers Images "
+            "Selector",
+        ),
+        ("controllerrevisions.apps", "Name Controller Revision Age"),
+        ("replicationcontrollers", "Name Desired Current Ready Age Containers Images Selector"),
+        ("podtemplates", "Name Containers Images Pod_Labels"),
         ("services", "Name Type Cluster-IP External-IP Port(s) Age Selector"),
         ("endpoints", "Name Endpoints Age"),
         ("endpointslices.discovery.k8s.io", "Name AddressType Ports Endpoints Age"),
@@ -455,3 +464,52 @@ def test_every_cell_copes_with_an_empty_object():
     for t in REGISTRY:
         for column in t.columns:
             column.cell({}, NOW)
+
+
+TEMPLATE = {
+    "metadata": {"labels": {"b": "2", "a": "1"}},
+    "spec": {"containers": [{"name": "c", "image": "x"}, {"name": "d", "image": "y"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("resource", "body", "cells"),
+    [
+        (
+            "statefulsets.apps",
+            {"spec": {"replicas": 3, "template": TEMPLATE}, "status": {"readyReplicas": 2}},
+            ["n", "2/3", "5m", "c,d", "x,y"],
+        ),
+        (
+            "daemonsets.apps",
+            {
+                "spec": {
+                    "selector": {"matchLabels": {"a": "1"}},
+                    "template": {"spec": {**TEMPLATE["spec"], "nodeSelector": {"k": "v"}}},
+                },
+                "status": {
+                    "desiredNumberScheduled": 4, "currentNumberScheduled": 3, "numberReady": 2,
+                    "updatedNumberScheduled": 1,
+                },
+            },
+            ["n", 4, 3, 2, 1, 0, "k=v", "5m", "c,d", "x,y", "a=1"],
+        ),
+        (
+            "controllerrevisions.apps",
+            {"revision": 7, "metadata": {"ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "w", "controller": True}
+            ]}},
+            ["n", "statefulset.apps/w", "7", "5m"],
+        ),
+        ("controllerrevisions.apps", {}, ["n", "<none>", "0", "5m"]),
+        (
+            "replicationcontrollers",
+            {"spec": {"replicas": 2, "selector": {"b": "2", "a": "1"}, "template": TEMPLATE}},
+            ["n", 2, 0, 0, "5m", "c,d", "x,y", "a=1,b=2"],
+        ),
+        ("podtemplates", {"template": TEMPLATE}, ["n", "c,d", "x,y", "a=1,b=2"]),
+        ("podtemplates", {}, ["n", "", "", "<none>"]),
+    ],
+)  # fmt: skip
+def test_workload_cells(resource, body, cells):
+    assert row(resource, body) == cells

@@ -8,7 +8,9 @@ import pytest
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control.plan import Create, Delete
-from sampan.controllers.replicaset import ReplicaSetController, rank_victims
+from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.replicationcontroller import ReplicationControllerController
+from sampan.controllers.victims import rank_victims
 from sampan.lib.clock import rfc3339
 from sampan.testing.plans import PlanWorld
 
@@ -148,6 +150,24 @@ def test_a_refused_creation_is_told() -> None:
     assert "conditions" not in status(w)
 
 
+def test_a_refused_deletion_is_told() -> None:
+    w, c = world(1)
+    w.step(c, KEY)
+    w.objects[KEY]["spec"]["replicas"] = 0
+    w.events.clear()
+    w.refuse_delete = lambda _key: "no"
+    w.step(c, KEY)
+    assert w.events == [("FailedDelete", "Error deleting: no")]
+    assert status(w)["conditions"] == [{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedDelete", "message": "no",
+        "lastTransitionTime": rfc3339(w.now),
+    }]  # fmt: skip
+    w.refuse_delete = lambda _key: ""
+    w.step(c, KEY)
+    w.step(c, KEY)
+    assert status(w) == {"replicas": 0, "terminatingReplicas": 0, "observedGeneration": 1}
+
+
 def pod(name: str, **changes: Any) -> Body:
     meta = {"name": name, "uid": name, "creationTimestamp": rfc3339(0.0), "annotations": {}}
     meta |= changes.pop("meta", {})
@@ -158,6 +178,15 @@ def pod(name: str, **changes: Any) -> Body:
         status["conditions"] = [{"type": "Ready", "status": "True", "lastTransitionTime": since}]
     status["containerStatuses"] = [{"restartCount": changes.pop("restarts", 0)}]
     return {"metadata": meta, "spec": {"nodeName": changes.pop("node", "n1")}, "status": status}
+
+
+def sidecar(name: str, restarts: int) -> Body:
+    body = pod(name)
+    body["spec"]["initContainers"] = [{"name": "s", "restartPolicy": "Always"}, {"name": "i"}]
+    body["status"]["initContainerStatuses"] = [
+        {"name": "s", "restartCount": restarts}, {"name": "i", "restartCount": 10 - restarts},
+    ]  # fmt: skip
+    return body
 
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -173,6 +202,10 @@ COST = "controller.kubernetes.io/pod-deletion-cost"
         (pod("a", meta={"annotations": {COST: "-5"}}), pod("b")),
         (pod("a", since=9000.0), pod("b", since=100.0)),
         (pod("a", restarts=3), pod("b", restarts=1)),
+        (sidecar("a", 3), sidecar("b", 1)),
+        # A like age decides nothing, not even the restarts after it: the uid does.
+        (pod("a", since=100.0), pod("b", since=101.0, restarts=9)),
+        (pod("a", meta={"creationTimestamp": None}), pod("b")),
         (pod("a", meta={"creationTimestamp": rfc3339(9990.0)}), pod("b")),
     ],
 )
@@ -185,3 +218,21 @@ def test_ranking_prefers_crowded_nodes() -> None:
     crowded, lonely = pod("a", node="n1"), pod("b", node="n2")
     others = [Obj.of(Key("pods", "default", f"x{i}"), pod(f"x{i}", node="n1"), 1) for i in range(2)]
     assert rank_victims([lonely, crowded], others, 10000.0) == [crowded, lonely]
+
+
+def test_a_replication_controller_is_the_same_with_a_plain_selector() -> None:
+    c = ReplicationControllerController()
+    w = PlanWorld(c)
+    key = Key("replicationcontrollers", "default", "web")
+    spec = {"replicas": 2, "selector": {"app": "web"}, "template": TEMPLATE}
+    w.add(key.resource, {"metadata": {"name": "web"}, "spec": spec})
+    w.add("pods", {"metadata": {"name": "o", "labels": {"app": "web"}}, "spec": {}})
+    w.step(c, key)
+    w.step(c, key)
+    assert len(pods(w)) == 2
+    (ref,) = w.objects[Key("pods", "default", "o")]["metadata"]["ownerReferences"]
+    assert (ref["apiVersion"], ref["kind"]) == ("v1", "ReplicationController")
+    assert w.objects[key]["status"] == {
+        "replicas": 2, "fullyLabeledReplicas": 2, "observedGeneration": 1,
+    }  # fmt: skip
+    assert w.step(c, key) == []

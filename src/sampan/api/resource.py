@@ -63,11 +63,12 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class ScalePaths:
     """Where the scale subresource finds its numbers. selector: a LabelSelector, or (CRDs) a
-    selector's text; '' when the kind has none."""
+    selector's text; '' when the kind has none. is_map: the selector is a plain map of labels."""
 
     spec_replicas: str = "spec.replicas"
     status_replicas: str = "status.replicas"
     selector: str = "spec.selector"
+    is_map: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

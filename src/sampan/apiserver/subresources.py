@@ -55,8 +55,11 @@ def scale_of(t: ResourceType, obj: Obj) -> Body:
     status: Body = {"replicas": int(_path(obj.body, paths.status_replicas) or 0)}
     selector = _path(obj.body, paths.selector) if paths.selector else None
     if selector:
-        text = selector if isinstance(selector, str) else format_label_selector(selector)
-        status["selector"] = text
+        if isinstance(selector, str):
+            status["selector"] = selector
+        else:
+            form = {"matchLabels": selector} if paths.is_map else selector
+            status["selector"] = format_label_selector(form)
     wanted = _path(obj.body, paths.spec_replicas)
     spec: Body = {"replicas": int(wanted)} if wanted else {}
     return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec,

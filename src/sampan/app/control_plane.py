@@ -19,6 +19,7 @@ from sampan.controllers.garbage import GarbageCollector
 from sampan.controllers.kubernetes_service import KubernetesServiceController
 from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.rootca import RootCaController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.lib.clock import Clock
@@ -75,6 +76,7 @@ class ControlPlane:
             KubernetesServiceController(api_address, api_port),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
+            ReplicationControllerController(),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

@@ -1,34 +1,55 @@
 """ReplicaSet: as many pods of a template as asked for (kubernetes.io ReplicaSet).
 
 One plan claims pods by the selector, creates what lacks or deletes what is too many, and writes
-the status where it changed.
+the status where it changed. ReplicationController is the same plan under another kind.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
+from sampan.control.facts import NORMAL, WARNING, Condition, Event, Facts, Field, Mark
 from sampan.control.plan import (
     Action,
     Again,
     Caches,
     Create,
     Delete,
-    Emit,
     Patch,
     SetStatus,
     Trigger,
     own,
 )
 from sampan.controllers import pods as podlib
-from sampan.lib.clock import parse_rfc3339
-from sampan.lib.selectors import from_label_selector
+from sampan.controllers import rollout
+from sampan.controllers.victims import COST, rank_victims
+from sampan.lib.clock import rfc3339
+from sampan.lib.selectors import Selector, from_label_selector
 
-_BURST = 500  # creations or deletions of one plan, as upstream's burstReplicas
-_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+BURST = 500  # creations or deletions of one plan, as upstream's burstReplicas
+_TEST = "tests/controllers/test_replicaset.py::"
+FAILURE = "ReplicaFailure"
+CREATED = Event(
+    NORMAL, "SuccessfulCreate", "Created pod: {pod}",
+    f"{_TEST}test_missing_pods_are_created_with_owner_and_events",
+)  # fmt: skip
+CREATE_FAILED = Event(
+    WARNING, "FailedCreate", "Error creating: {error}", f"{_TEST}test_a_refused_creation_is_told"
+)
+DELETED = Event(
+    NORMAL, "SuccessfulDelete", "Deleted pod: {pod}", f"{_TEST}test_surplus_is_deleted_worst_first"
+)
+DELETE_FAILED = Event(
+    WARNING, "FailedDelete", "Error deleting: {error}", f"{_TEST}test_a_refused_deletion_is_told"
+)
+_CREATION = Condition(
+    FAILURE, "True", "FailedCreate", "{error}", f"{_TEST}test_a_refused_creation_is_told"
+)
+_DELETION = Condition(
+    FAILURE, "True", "FailedDelete", "{error}", f"{_TEST}test_a_refused_deletion_is_told"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +70,8 @@ class ReplicaSetController:
     workers = 5
     resource = "replicasets.apps"
     kind = "ReplicaSet"
+    api_version = "apps/v1"
+    counts_terminating = True
 
     def __init__(self) -> None:
         self.triggers: tuple[Trigger, ...] = (
@@ -59,6 +82,11 @@ class ReplicaSetController:
             "pods": {"orphan": podlib.orphan_namespace}
         }
 
+    @staticmethod
+    def selector(body: Body) -> Selector:
+        """What the owner *body* selects."""
+        return from_label_selector(body["spec"].get("selector"))
+
     def _keys_of_pod(self, pod: Obj, caches: Caches) -> Iterable[Key]:
         ref = pod.controller
         if ref is not None:
@@ -67,14 +95,14 @@ class ReplicaSetController:
             return
         if not pod.is_deleting:
             for rs in caches[self.resource].list(pod.namespace):
-                if from_label_selector(rs.spec.get("selector")).matches(pod.labels):
+                if self.selector(rs.body).matches(pod.labels):
                     yield rs.key
 
     def observe(self, key: Key, caches: Caches) -> View | None:
         rs = caches[self.resource].get(key.namespace, key.name)
         if rs is None:
             return None
-        selector = from_label_selector(rs.spec.get("selector"))
+        selector = self.selector(rs.body)
         pods = caches["pods"]
         owned = tuple(
             p for p in pods.by("owner", rs.uid) if (p.controller or {}).get("uid") == rs.uid
@@ -96,7 +124,7 @@ class ReplicaSetController:
     def plan(self, view: View, now: float) -> Sequence[Action]:
         rs = view.body
         spec, meta = rs["spec"], rs["metadata"]
-        selector = from_label_selector(spec.get("selector"))
+        selector = self.selector(rs)
         actions: list[Action] = []
         deleting = "deletionTimestamp" in meta
         mine = [p for p in view.owned if selector.matches(p.labels)]
@@ -119,32 +147,51 @@ class ReplicaSetController:
     ) -> list[Action]:
         missing = int(rs["spec"].get("replicas", 1)) - len(active)
         if missing > 0:
-            make = Create("pods", self._pod(rs), failed=_on_failed(rs), done=_on_created(rs))
-            return [make] * min(missing, _BURST)
+            make = Create(
+                "pods", self._pod(rs), done=lambda pod: [CREATED.about(rs, pod=pod.name)],
+                failed=lambda e: [
+                    CREATE_FAILED.about(rs, error=e), *self._failure(rs, _CREATION, e, now)
+                ],
+            )  # fmt: skip
+            return [make] * min(missing, BURST)
         if missing < 0:
             ranked = rank_victims(active, related, now)
-            return [self._delete(rs, p) for p in ranked[: min(-missing, _BURST)]]
+            return [self._delete(rs, p, now) for p in ranked[: min(-missing, BURST)]]
         return []
 
     def _pod(self, rs: Body) -> Body:
         return podlib.from_template(
-            rs, rs["spec"]["template"], api_version="apps/v1", kind=self.kind
+            rs, rs["spec"]["template"], api_version=self.api_version, kind=self.kind
         )
 
     def _adopt(self, pod: Obj, rs: Body) -> Action:
-        ref = podlib.owner_reference(rs, api_version="apps/v1", kind=self.kind)
+        ref = podlib.owner_reference(rs, api_version=self.api_version, kind=self.kind)
         patch = {"metadata": {"uid": pod.uid, "ownerReferences": [ref]}}
         return Patch(pod.key, patch, kind="strategic")
 
-    def _delete(self, rs: Body, pod: Body) -> Action:
+    def _delete(self, rs: Body, pod: Body, now: float) -> Action:
         meta = pod["metadata"]
         name = meta["name"]
         return Delete(
             Key("pods", meta["namespace"], name),
             uid=meta["uid"],
-            done=lambda: [Emit(rs, "Normal", "SuccessfulDelete", f"Deleted pod: {name}")],
-            failed=lambda e: [Emit(rs, "Warning", "FailedDelete", f"Error deleting: {e}")],
-        )
+            done=lambda: [DELETED.about(rs, pod=name)],
+            failed=lambda e: [
+                DELETE_FAILED.about(rs, error=e), *self._failure(rs, _DELETION, e, now)
+            ],
+        )  # fmt: skip
+
+    def _failure(self, rs: Body, what: Condition, error: str, now: float) -> list[Action]:
+        """Note in the status that pods can not be made or removed, once."""
+        if rollout.condition(rs, FAILURE) is not None:
+            return []
+        condition = {
+            "type": what.type, "status": what.status, "lastTransitionTime": rfc3339(now),
+            "reason": what.reason, "message": what.text(error=error),
+        }  # fmt: skip
+        meta = rs["metadata"]
+        key = Key(self.resource, meta["namespace"], meta["name"])
+        return [Patch(key, {"status": {"conditions": [condition]}}, "strategic", "status")]
 
     def _status(self, rs: Body, active: list[Body], terminating: int, now: float) -> list[Action]:
         spec = rs["spec"]
@@ -164,12 +211,13 @@ class ReplicaSetController:
             "availableReplicas": len(available),
         }
         status.update({k: v for k, v in counts.items() if v})
-        status["terminatingReplicas"] = terminating
+        if self.counts_terminating:
+            status["terminatingReplicas"] = terminating
         status["observedGeneration"] = rs["metadata"].get("generation", 0)
-        conditions = [c for c in old.get("conditions") or () if c["type"] != "ReplicaFailure"]
-        kept = [c for c in old.get("conditions") or () if c["type"] == "ReplicaFailure"]
-        if kept and len(active) != int(spec.get("replicas", 1)):
-            conditions += kept
+        conditions = [c for c in old.get("conditions") or () if c["type"] != FAILURE]
+        kept = rollout.condition(rs, FAILURE)
+        if kept is not None and len(active) != int(spec.get("replicas", 1)):
+            conditions.append(kept)
         if conditions:
             status["conditions"] = conditions
         if status == old:
@@ -184,69 +232,35 @@ def _release(pod: Obj, uid: str) -> Action:
     return Patch(pod.key, patch, kind="strategic")
 
 
-def _on_created(rs: Body) -> Callable[[Obj], Sequence[Action]]:
-    return lambda pod: [Emit(rs, "Normal", "SuccessfulCreate", f"Created pod: {pod.name}")]
-
-
-def _on_failed(rs: Body) -> Callable[[str], Sequence[Action]]:
-    def failed(message: str) -> Sequence[Action]:
-        condition = {
-            "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
-            "message": message,
-        }  # fmt: skip
-        old: Body = rs.get("status") or {}
-        present = [c for c in old.get("conditions") or () if c["type"] == "ReplicaFailure"]
-        actions: list[Action] = [Emit(rs, "Warning", "FailedCreate", f"Error creating: {message}")]
-        if not present:
-            meta = rs["metadata"]
-            key = Key(ReplicaSetController.resource, meta["namespace"], meta["name"])
-            actions.append(
-                Patch(key, {"status": {"conditions": [condition]}}, "strategic", "status")
-            )
-        return actions
-
-    return failed
-
-
-def rank_victims(pods: Sequence[Body], related: Sequence[Obj], now: float) -> list[Body]:
-    """*pods* in the order in which they are to be deleted: unassigned, pending, not ready, cheap,
-    crowded on their node, ready for a short time, often restarted, young ones first."""
-    crowd: dict[str, int] = {}
-    for p in related:
-        node = p.spec.get("nodeName")
-        if node and podlib.is_active(p.body):
-            crowd[node] = crowd.get(node, 0) + 1
-
-    def rank(pod: Body) -> tuple[float, ...]:
-        spec, status, meta = pod["spec"], pod.get("status") or {}, pod["metadata"]
-        node = spec.get("nodeName", "")
-        phase = {"Pending": 0, "Unknown": 1}.get(status.get("phase", ""), 2)
-        ready_at = podlib.ready_since(pod)
-        restarts = max(
-            (c.get("restartCount", 0) for c in status.get("containerStatuses") or ()), default=0
-        )
-        age = now - parse_rfc3339(meta["creationTimestamp"]) if "creationTimestamp" in meta else 0
-        return (
-            1 if node else 0,
-            phase,
-            1 if podlib.is_ready(pod) else 0,
-            _cost(meta),
-            -crowd.get(node, 0),
-            _magnitude(now - ready_at) if ready_at is not None else 0,
-            -restarts,
-            _magnitude(age),
-        )
-
-    return sorted(pods, key=lambda p: (rank(p), p["metadata"].get("uid", "")))
-
-
-def _cost(meta: Body) -> int:
-    try:
-        return int((meta.get("annotations") or {}).get(_DELETION_COST, 0))
-    except ValueError:
-        return 0
-
-
-def _magnitude(seconds: float) -> int:
-    """Ages compare by order of magnitude, so that victims are spread among those of like age."""
-    return int(math.log2(seconds)) + 1 if seconds >= 1 else 0
+_STATUS = f"{_TEST}test_status_counts_and_then_rests"
+STATUS = (
+    Field("replicas", "pods that exist and are neither finished nor being deleted", _STATUS),
+    Field("fullyLabeledReplicas", "of these, those with all labels of the template", _STATUS),
+    Field("readyReplicas", "of these, those that are ready", _STATUS),
+    Field(
+        "availableReplicas", "of these, those ready for minReadySeconds",
+        f"{_TEST}test_min_ready_seconds_delays_availability",
+    ),
+    Field("observedGeneration", "the generation the counts belong to", _STATUS),
+    Field("conditions", "see below", f"{_TEST}test_a_refused_creation_is_told"),
+)  # fmt: skip
+READS = (
+    Mark(
+        COST, "Pod", "pods of lower cost are deleted first", f"{_TEST}test_ranking",
+    ),
+)  # fmt: skip
+FACTS = Facts(
+    kind="ReplicaSet",
+    definition="io.k8s.api.apps.v1.ReplicaSet",
+    controller=ReplicaSetController.name,
+    status=(
+        *STATUS,
+        Field(
+            "terminatingReplicas", "pods that are being deleted and still run",
+            f"{_TEST}test_finished_and_leaving_pods_are_replaced",
+        ),
+    ),
+    conditions=(_CREATION, _DELETION),
+    events=(CREATED, CREATE_FAILED, DELETED, DELETE_FAILED),
+    reads=READS,
+)  # fmt: skip

@@ -24,6 +24,10 @@ from sampan.control.plan import (
 from sampan.lib.clock import rfc3339
 
 
+class Refused(Exception):
+    """The world said no: the rest of the plan is not carried out."""
+
+
 class DictCache:
     """One resource of a ``PlanWorld``."""
 
@@ -61,10 +65,13 @@ class PlanWorld:
         self.again: float | None = None
         self.now = 1_000_000.0
         self.refuse: Callable[[Key], str] = lambda _key: ""
+        self.refuse_delete: Callable[[Key], str] = lambda _key: ""
         self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}
         for c in controllers:
             for resource, named in c.indexes.items():
                 self.indexes.setdefault(resource, {}).update(named)
+        self.graceful = False  # pods that are deleted stay, with a deletionTimestamp
+        self.refused = 0  # plans that were cut off by a refusal
         self._serial = 0
 
     def __getitem__(self, resource: str) -> DictCache:
@@ -87,8 +94,10 @@ class PlanWorld:
         """Observe, plan and carry out once; the actions that were planned."""
         view = controller.observe(key, self)
         actions = list(controller.plan(view, self.now)) if view is not None else []
-        for action in actions:
-            self.run(action)
+        try:
+            self._all(actions)
+        except Refused:
+            self.refused += 1  # the engine would come back to the key after a while
         return actions
 
     def run(self, action: Action) -> None:
@@ -96,24 +105,33 @@ class PlanWorld:
             case Create(resource=resource, body=body, failed=failed, done=done):
                 meta = body["metadata"]
                 key = Key(resource, meta["namespace"], meta.get("name", ""))
-                if problem := self.refuse(key):
+                problem = self.refuse(key)
+                if not problem and key in self.objects:
+                    problem = f'{resource} "{key.name}" already exists'
+                if problem:
                     self._all(failed(problem) if failed else ())
-                    return
+                    raise Refused(problem)
                 made = self.add(resource, body)
                 made_key = Key(resource, meta["namespace"], made["metadata"]["name"])
                 self._all(done(Obj.of(made_key, made, 1)) if done else ())
             case Update(resource=resource, body=body):
                 key = self._key(resource, body)
                 new = copy.deepcopy(body)
-                if new["spec"] != self.objects[key]["spec"]:
+                if new.get("spec") != self.objects[key].get("spec"):
                     new["metadata"]["generation"] += 1
                 self.objects[key] = new
             case SetStatus(resource=resource, body=body):
                 self.objects[self._key(resource, body)] = copy.deepcopy(body)
             case Patch(key=key, patch=patch):
                 self._patch(key, patch)
-            case Delete(key=key, done=done):
-                self.objects.pop(key, None)
+            case Delete(key=key, done=done, failed=failed):
+                if problem := self.refuse_delete(key):
+                    self._all(failed(problem) if failed else ())
+                    raise Refused(problem)
+                if self.graceful and key.resource == "pods" and key in self.objects:
+                    self.objects[key]["metadata"].setdefault("deletionTimestamp", rfc3339(self.now))
+                else:
+                    self.objects.pop(key, None)
                 self._all(done() if done else ())
             case Emit(reason=reason, message=message):
                 self.events.append((reason, message))
@@ -125,8 +143,10 @@ class PlanWorld:
             self.run(action)
 
     def _patch(self, key: Key, patch: Body) -> None:
-        """Owner references and conditions only: what the plans patch."""
+        """Owner references, labels and conditions only: what the plans patch."""
         body = self.objects[key]
+        if labels := patch.get("metadata", {}).get("labels"):
+            body["metadata"]["labels"] = {**body["metadata"].get("labels", {}), **labels}
         for ref in patch.get("metadata", {}).get("ownerReferences", ()):
             refs: list[Any] = body["metadata"].setdefault("ownerReferences", [])
             refs[:] = [o for o in refs if o["uid"] != ref["uid"]]

@@ -107,6 +107,65 @@ def replica_set(body: Body) -> None:
     default_template(spec.get("template"))
 
 
+def replication_controller(body: Body) -> None:
+    """Selector and own labels come from the template where they are not given."""
+    spec = _spec(body)
+    template = spec.get("template")
+    labels = ((template or {}).get("metadata") or {}).get("labels")
+    if labels:
+        if not spec.get("selector"):
+            spec["selector"] = dict(labels)
+        meta = body.setdefault("metadata", {})
+        if not meta.get("labels"):
+            meta["labels"] = dict(labels)
+    _fill(spec, replicas=1)
+    default_template(template)
+
+
+def pod_template(body: Body) -> None:
+    default_template(body.get("template"))
+
+
+def stateful_set(body: Body) -> None:
+    spec = _spec(body)
+    _fill(spec, podManagementPolicy="OrderedReady", replicas=1, revisionHistoryLimit=10)
+    strategy = spec.get("updateStrategy")
+    if not isinstance(strategy, dict):
+        strategy = spec["updateStrategy"] = {}
+    if not strategy.get("type"):
+        strategy["type"] = "RollingUpdate"
+        strategy.setdefault("rollingUpdate", {})
+    if strategy["type"] == "RollingUpdate" and isinstance(strategy.get("rollingUpdate"), dict):
+        _fill(strategy["rollingUpdate"], partition=0, maxUnavailable=1)
+    policy = spec.get("persistentVolumeClaimRetentionPolicy")
+    if not isinstance(policy, dict):
+        policy = spec["persistentVolumeClaimRetentionPolicy"] = {}
+    _fill(policy, whenDeleted="Retain", whenScaled="Retain")
+    default_template(spec.get("template"))
+    for claim in spec.get("volumeClaimTemplates") or ():
+        claim.update(apiVersion="v1", kind="PersistentVolumeClaim")
+        _fill(_spec(claim), volumeMode="Filesystem")
+        canonical_list(((claim["spec"].get("resources")) or {}).get("requests"))
+        canonical_list(((claim["spec"].get("resources")) or {}).get("limits"))
+        if not isinstance(claim.get("status"), dict):
+            claim["status"] = {}
+        _fill(claim["status"], phase="Pending")
+
+
+def daemon_set(body: Body) -> None:
+    spec = _spec(body)
+    _fill(spec, revisionHistoryLimit=10)
+    strategy = spec.get("updateStrategy")
+    if not isinstance(strategy, dict):
+        strategy = spec["updateStrategy"] = {}
+    _fill(strategy, type="RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        if strategy.get("rollingUpdate") is None:
+            strategy["rollingUpdate"] = {}
+        _fill(strategy["rollingUpdate"], maxUnavailable=1, maxSurge=0)
+    default_template(spec.get("template"))
+
+
 def role_binding(body: Body) -> None:
     if isinstance(body.get("roleRef"), dict):
         _fill(body["roleRef"], apiGroup=RBAC_GROUP)

@@ -88,6 +88,10 @@ def create_replica_set(body: Body) -> None:
     body["status"] = {"replicas": 0}
 
 
+def create_stateful_set(body: Body) -> None:
+    body["status"] = {"replicas": 0, "availableReplicas": 0}
+
+
 def secret_data(body: Body) -> None:
     """stringData is write-only: it overrides data."""
     given = body.pop("stringData", None)

@@ -47,10 +47,13 @@ def pod(body: Body) -> list[str]:
 
 def workload(body: Body) -> list[str]:
     """Of a kind with spec.template."""
-    template = (body.get("spec") or {}).get("template") or {}
-    at = "spec.template"
-    found = _annotations(template.get("metadata") or {}, f"{at}.metadata")
-    return found + spec(template.get("spec") or {}, f"{at}.spec")
+    return template((body.get("spec") or {}).get("template") or {}, "spec.template")
+
+
+def template(value: Body, at: str) -> list[str]:
+    """Of a pod template."""
+    found = _annotations(value.get("metadata") or {}, f"{at}.metadata")
+    return found + spec(value.get("spec") or {}, f"{at}.spec")
 
 
 def service(body: Body) -> list[str]:

@@ -1,4 +1,5 @@
-"""Validation of Deployments and ReplicaSets."""
+"""Validation of Deployments, ReplicaSets and ReplicationControllers, and what StatefulSets and
+DaemonSets (see sets) share with them."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ _COUNTS = ("replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplic
 def validate_deployment(body: Body) -> list[Cause]:
     spec: Body = body.get("spec") or {}
     found = non_negative("spec.replicas", spec.get("replicas"))
-    found += _selector(spec)
-    found += _template(spec, "Deployment")
+    found += check_selector(spec, "deployment")
+    found += _template(spec)
     found += _strategy("spec.strategy", spec.get("strategy") or {})
     found += non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
     found += non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
@@ -48,8 +49,24 @@ def validate_replica_set(body: Body) -> list[Cause]:
     spec: Body = body.get("spec") or {}
     found = non_negative("spec.replicas", spec.get("replicas"))
     found += non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
-    found += _selector(spec)
-    return found + _template(spec, "ReplicaSet")
+    found += check_selector(spec, "deployment")
+    return found + _template(spec)
+
+
+def validate_replication_controller(body: Body) -> list[Cause]:
+    """Its selector is a plain map of labels."""
+    spec: Body = body.get("spec") or {}
+    found = non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+    if not spec.get("selector"):
+        found.append(required("spec.selector"))
+    found += non_negative("spec.replicas", spec.get("replicas"))
+    template = spec.get("template")
+    if not template:
+        return [*found, required("spec.template")]
+    selector = spec.get("selector")
+    found += check_labels_match({"matchLabels": selector} if selector else None, template)
+    found += validate_template(template, "spec.template")
+    return found + always_running(template, "ReplicationController")
 
 
 def same_selector(new: Body, old: Body) -> list[Cause]:
@@ -84,35 +101,38 @@ def validate_status(new: Body, old: Body) -> list[Cause]:
     return found
 
 
-def _selector(spec: Body) -> list[Cause]:
+def check_selector(spec: Body, noun: str) -> list[Cause]:
+    """spec.selector is there, well formed and chooses something."""
     selector = spec.get("selector")
     if selector is None:
         return [required("spec.selector")]
     found = selection.label_selector("spec.selector", selector)
     if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        found.append(invalid("spec.selector", selector, "empty selector is invalid for deployment"))
+        found.append(invalid("spec.selector", selector, f"empty selector is invalid for {noun}"))
     return found
 
 
-def _template(spec: Body, kind: str) -> list[Cause]:
-    template = spec.get("template")
-    if not template:
-        return [required("spec.template")]
-    found: list[Cause] = []
+def check_labels_match(selector: Body | None, template: Body) -> list[Cause]:
+    """The template's labels are those its owner selects."""
     labels = (template.get("metadata") or {}).get("labels") or {}
     try:
-        selector = from_label_selector(spec.get("selector"))
+        chosen = from_label_selector(selector)
     except SelectorError:
-        selector = None
-    if selector is not None and not selector.is_empty and not selector.matches(labels):
-        found.append(
-            invalid(
-                "spec.template.metadata.labels", labels or None,
-                "`selector` does not match template `labels`",
-            )
-        )  # fmt: skip
-    found += validate_template(template, "spec.template")
+        return []
+    if chosen.is_empty or chosen.matches(labels):
+        return []
+    return [
+        invalid(
+            "spec.template.metadata.labels", labels or None,
+            "`selector` does not match template `labels`",
+        )
+    ]  # fmt: skip
+
+
+def always_running(template: Body, kind: str) -> list[Cause]:
+    """Pods that are kept running restart always and know no deadline."""
     inner = template.get("spec") or {}
+    found: list[Cause] = []
     policy = inner.get("restartPolicy")
     if policy in ("OnFailure", "Never"):
         found.append(not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
@@ -120,10 +140,19 @@ def _template(spec: Body, kind: str) -> list[Cause]:
         found.append(
             forbidden(
                 "spec.template.spec.activeDeadlineSeconds",
-                "activeDeadlineSeconds in ReplicaSet is not Supported",
+                f"activeDeadlineSeconds in {kind} is not Supported",
             )
         )
     return found
+
+
+def _template(spec: Body) -> list[Cause]:
+    template = spec.get("template")
+    if not template:
+        return [required("spec.template")]
+    found = check_labels_match(spec.get("selector"), template)
+    found += validate_template(template, "spec.template")
+    return found + always_running(template, "ReplicaSet")
 
 
 def _strategy(path: str, strategy: Body) -> list[Cause]:
@@ -145,16 +174,11 @@ def _strategy(path: str, strategy: Body) -> list[Cause]:
     unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
     found = int_or_percent(f"{at}.maxUnavailable", unavailable)
     found += int_or_percent(f"{at}.maxSurge", surge)
-    if _is_zero(unavailable) and _is_zero(surge):
+    if is_zero(unavailable) and is_zero(surge):
         found.append(
             invalid(f"{at}.maxUnavailable", Raw(unavailable), "may not be 0 when `maxSurge` is 0")
         )
-    if isinstance(unavailable, str) and not names.percent(unavailable):
-        if int(unavailable[:-1]) > 100:
-            found.append(
-                invalid(f"{at}.maxUnavailable", Raw(unavailable), "must not be greater than 100%")
-            )
-    return found
+    return found + at_most_all(f"{at}.maxUnavailable", unavailable)
 
 
 def int_or_percent(path: str, value: Any) -> list[Cause]:
@@ -166,5 +190,13 @@ def int_or_percent(path: str, value: Any) -> list[Cause]:
     return non_negative(path, value)
 
 
-def _is_zero(value: Any) -> bool:
+def at_most_all(path: str, value: Any) -> list[Cause]:
+    """A percentage is not more than all of them."""
+    if isinstance(value, str) and not names.percent(value) and int(value[:-1]) > 100:
+        return [invalid(path, Raw(value), "must not be greater than 100%")]
+    return []
+
+
+def is_zero(value: Any) -> bool:
+    """Nothing, whether as a number or as a percentage."""
     return value in (None, 0) or (isinstance(value, str) and value.rstrip("%").strip("0") == "")
