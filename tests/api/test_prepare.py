@@ -95,7 +95,6 @@ def test_string_data_of_a_secret_overrides_its_data_and_is_not_kept():
 def test_services_mirror_their_cluster_address():
     body = created("services", {"spec": {"type": "ClusterIP", "clusterIP": "None"}})
     assert body["spec"]["clusterIPs"] == ["None"]
-    assert body["spec"]["ipFamilies"] == ["IPv4"]
     assert body["status"] == {"loadBalancer": {}}
 
 

@@ -233,7 +233,7 @@ PORT = {"port": 80}
             ["spec.clusterIP: Forbidden: may not be set for ExternalName services"],
         ),
         (
-            {"ports": [PORT], "clusterIPs": ["x"]},
+            {"ports": [PORT], "clusterIP": "x", "clusterIPs": ["x"]},
             [
                 'spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. '
                 "10.9.8.7 or 2001:db8::ffff)"

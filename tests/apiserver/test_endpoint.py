@@ -464,7 +464,7 @@ def test_services_get_addresses() -> None:
         assert error.code == 422 and "provided IP is already allocated" in error.message
         outside = service("t", clusterIP="10.99.0.1")
         error = await refused(client.create("services", outside, "default"))
-        assert "the provided IP is not in the valid range" in error.message
+        assert "the provided network does not match the current range" in error.message
         port = await client.create("services", service("np", type="NodePort"), "default")
         assert 30000 <= port.spec["ports"][0]["nodePort"] < 32768
         headless = await client.create("services", service("h", clusterIP="None"), "default")

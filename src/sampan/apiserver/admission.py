@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
-from sampan.api.errors import Cause, StatusError, forbidden, not_found
+from sampan.api.errors import Cause, forbidden, not_found
 from sampan.api.obj import Body, Key, Obj
-from sampan.api.rules.field import invalid as invalid_field
 from sampan.apiserver.authz import check_escalation
 from sampan.apiserver.pages import obj_of
 from sampan.apiserver.stages import Write
@@ -203,99 +200,6 @@ class Escalation(_Quiet):
             check_escalation(w.api.authorizer, w.user, resource=w.t.resource, new=w.body, old=old)
 
 
-class ClusterAddresses(_Quiet):
-    """Gives every Service its cluster address, and NodePort services their ports. A set of what is
-    being given right now keeps concurrent creations apart; everything else is read from the
-    Services themselves, so that it survives restarts."""
-
-    def __init__(self, cidr: str = "10.43.0.0/16", ports: range = range(30000, 32768)) -> None:
-        self._network = ipaddress.ip_network(cidr)
-        self._ports = ports
-        self._pending: set[Any] = set()
-        self._lock = asyncio.Lock()
-
-    async def check(self, w: Write) -> None:
-        if w.t.resource != "services" or w.verb not in ("create", "update") or w.subresource:
-            return
-        async with self._lock:
-            await self._allocate(w)
-
-    async def _allocate(self, w: Write) -> None:
-        spec: Body = w.body.get("spec") or {}
-        own = (w.namespace, w.name)
-        services = [
-            obj_of(r).body for r in (await w.api.store.range(Key.prefix("services"))).records
-        ]
-        others = [s for s in services if (s["metadata"]["namespace"], s["metadata"]["name"]) != own]
-        self._pending = {p for p in self._pending if p[0] != own and not _stored(p, others)}
-        if spec.get("type") == "ExternalName":
-            return
-        taken = {s["spec"].get("clusterIP") for s in others} | {p[1] for p in self._pending}
-        self._address(w, spec, taken)
-        if spec.get("clusterIP") not in (None, "", "None"):
-            self._pending.add((own, spec["clusterIP"]))
-        if spec.get("type") in ("NodePort", "LoadBalancer"):
-            used = {p.get("nodePort") for s in others for p in s["spec"].get("ports") or ()}
-            used |= {p[1] for p in self._pending}
-            for port in self._node_ports(w, spec, used):
-                self._pending.add((own, port))
-
-    def _address(self, w: Write, spec: Body, taken: set[Any]) -> None:
-        wanted = spec.get("clusterIP") or ""
-        if wanted == "None":
-            return
-        before = (w.old.spec.get("clusterIP") or "") if w.old is not None else ""
-        if not wanted:
-            start = self._network.num_addresses // 256 + 1  # the low part is for fixed addresses
-            free = (str(self._network[i]) for i in range(start, self._network.num_addresses - 1))
-            wanted = next((a for a in free if a not in taken), "")
-            if not wanted:
-                raise StatusError(
-                    500, "InternalError", "failed to allocate a serviceIP: range is full"
-                )
-        elif wanted != before:
-            problem = ""
-            if ipaddress.ip_address(wanted) not in self._network:
-                problem = (
-                    "the provided IP is not in the valid range. The range of valid IPs is "
-                    f"{self._network}"
-                )
-            elif wanted in taken:
-                problem = "provided IP is already allocated"
-            if problem:
-                cause = invalid_field(
-                    "spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: {problem}"
-                )
-                raise w.invalid([cause])
-        spec["clusterIP"], spec["clusterIPs"] = wanted, [wanted]
-
-    def _node_ports(self, w: Write, spec: Body, used: set[Any]) -> Iterable[int]:
-        for i, port in enumerate(spec.get("ports") or ()):
-            given = port.get("nodePort")
-            if given:
-                path = f"spec.ports[{i}].nodePort"
-                if given not in self._ports:
-                    text = (
-                        "provided port is not in the valid range. The range of valid ports is "
-                        f"{self._ports[0]}-{self._ports[-1]}"
-                    )
-                    raise w.invalid([invalid_field(path, given, text)])
-                if given in used:
-                    text = "provided port is already allocated"
-                    raise w.invalid([invalid_field(path, given, text)])
-            else:
-                given = next((p for p in self._ports if p not in used), 0)
-                if not given:
-                    raise StatusError(500, "InternalError", "no node port is free")
-                port["nodePort"] = given
-            used.add(given)
-            yield given
-
-
-def _stored(pending: tuple[tuple[str, str], Any], services: Iterable[Body]) -> bool:
-    return any((s["metadata"]["namespace"], s["metadata"]["name"]) == pending[0] for s in services)
-
-
 class _Plugin(Protocol):
     async def mutate(self, w: Write) -> None: ...
     async def check(self, w: Write) -> None: ...
@@ -305,7 +209,6 @@ def builtin() -> tuple[_Plugin, ...]:
     """The plug-ins of every cluster, in their order."""
     return (
         NamespaceLifecycle(), ServiceAccounts(), DefaultTolerations(), Priority(), Escalation(),
-        ClusterAddresses(),
         StorageObjectInUseProtection(), DefaultStorageClass(), PersistentVolumeClaimResize(),
         PhaseTransitions(),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from sampan.api.obj import Body, Key, Obj, encode, splice
 from sampan.api.resource import ResourceType
 from sampan.api.rules.field import not_supported
 from sampan.apiserver.pages import last_state, obj_of
-from sampan.apiserver.stages import Write, is_finalized
+from sampan.apiserver.stages import Write, is_finalized, released
 from sampan.lib.clock import parse_rfc3339, rfc3339
 from sampan.store.base import Conflict, Delete, Put
 
@@ -155,7 +155,8 @@ async def delete(w: Write) -> Obj:
         try:
             if is_finalized(body, t):
                 if not w.is_dry:
-                    revision = await store.commit(Delete(key.path, expect=old.revision))
+                    also = await released(w.api, old)
+                    revision = await store.commit(Delete(key.path, expect=old.revision), *also)
                     if t.resource in _RETURNED:
                         return last_state(record, revision)
                 return old if t.resource in _RETURNED else _success(t, old)

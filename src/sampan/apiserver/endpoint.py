@@ -20,6 +20,7 @@ from sampan.api.obj import Body, Event, Key, Obj, Page, encode
 from sampan.api.patch import apply_patch
 from sampan.api.resource import Registry, ResourceType
 from sampan.apiserver import bootstrap_roles, deletion, stages, watching
+from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer, attributes_of
 from sampan.apiserver.pages import obj_of, page, revision_option
@@ -74,6 +75,7 @@ class ApiServer:
         authorizer: RbacAuthorizer,
         admission: Sequence[Plugin] = (),
         token_issuer: TokenIssuer | None = None,
+        services: ServiceAllocator | None = None,
     ) -> None:
         self.registry = registry
         self.schemas = schemas
@@ -83,6 +85,8 @@ class ApiServer:
         self.authorizer = authorizer
         self.admission = tuple(admission)
         self.tokens = token_issuer
+        self.services = services or ServiceAllocator()
+        self.allocators = {"services": self.services}
         self._sweeper: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------
@@ -102,6 +106,7 @@ class ApiServer:
              "preemptionPolicy": "PreemptLowerPriority"}
             for n, (value, text) in _PRIORITY_CLASSES.items()
         ]  # fmt: skip
+        bodies.append(self.services.default_cidr(self.clock.now()))
         bodies += bootstrap_roles.objects()
         puts: list[Put] = []
         for body in bodies:
@@ -113,6 +118,7 @@ class ApiServer:
                 puts.append(Put(key.path, encode({**body, "metadata": meta}), expect=0))
         if puts:
             await self.store.commit(*puts)
+        await self.services.repair_ports(self)
 
     async def start(self) -> None:
         """Begin what runs beside calls: events are removed an hour after their last occurrence."""
@@ -205,21 +211,33 @@ class ApiServer:
     async def create(self, user: User, call: Call, t: ResourceType) -> Obj:
         if call.subresource:
             raise method_not_allowed(f"{t.resource}/{call.subresource}", "create")
-        w = Write(api=self, user=user, call=call, t=t, verb="create", body=call.body)
-        await stages.run(stages.CREATE, w)
-        return await stages.commit_create(w)
+        allocates = t.resource in self.allocators
+        raw = orjson.dumps(call.body) if allocates else b""
+        warned = len(call.warnings)
+        for _ in range(_TRIES):
+            del call.warnings[warned:]
+            w = Write(api=self, user=user, call=call, t=t, verb="create", body=call.body)
+            await stages.run(stages.CREATE, w)
+            try:
+                return await stages.commit_create(w)
+            except Conflict:
+                call.body = orjson.loads(raw)  # what it was given is taken meanwhile: once more
+        raise conflict(t.resource, w.name, "its addresses are taken all the time; try again")
 
     async def update(self, user: User, call: Call, t: ResourceType) -> Obj:
         given = isinstance(call.body, dict) and (call.body.get("metadata") or {}).get(
             "resourceVersion"
         )
-        raw = b"" if given else orjson.dumps(call.body)
+        again = not given or t.resource in self.allocators
+        raw = orjson.dumps(call.body) if again else b""
+        warned = len(call.warnings)
         for _ in range(_TRIES):
-            body = call.body if given else orjson.loads(raw)
+            del call.warnings[warned:]
+            body = orjson.loads(raw) if again else call.body
             try:
                 return await self._replace(user, call, t, await self.read(call, t), body)
             except Conflict:
-                if given:
+                if not again:
                     break  # the writer saw an older state: it must look again
         raise conflict(t.resource, call.name, MODIFIED)
 

@@ -1,13 +1,14 @@
 """A write on its way: named stages over one ``Write``.
 
-create: decode, name, default, mutate, prepare, validate, admit, commit.
-update and patch: (merge,) decode, carry over, default, mutate, prepare, validate, admit, commit.
+create: decode, name, default, mutate, prepare, allocate, validate, admit, commit.
+update and patch: (merge,) decode, carry over, default, mutate, prepare, allocate, validate, admit,
+commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -41,7 +42,7 @@ _GENERATE_TRIES = 8
 @dataclass(slots=True, kw_only=True)
 class Write:
     """One create, update or delete. body: the new object; old: the current one; subresource:
-    '' or status, finalize, ..."""
+    '' or status, finalize, ...; beside: what else its commit does (allocation)."""
 
     api: ApiServer
     user: User
@@ -51,6 +52,7 @@ class Write:
     body: Body
     old: Obj | None = None
     subresource: str = ""
+    beside: list[Put | Delete] = field(default_factory=list)
 
     @property
     def namespace(self) -> str:
@@ -217,6 +219,19 @@ def _desired(body: Body) -> Body:
     return {k: v for k, v in body.items() if k not in ("metadata", "status")}
 
 
+async def allocate(w: Write) -> None:
+    """What is handed out from a common stock (addresses and ports of Services)."""
+    allocator = w.api.allocators.get(w.t.resource)
+    if allocator is not None and not w.subresource:
+        await allocator.allocate(w)
+
+
+async def released(api: ApiServer, old: Obj) -> list[Put | Delete]:
+    """What goes back to the stock with the end of *old*."""
+    allocator = api.allocators.get(old.key.resource)
+    return await allocator.release(api, old) if allocator is not None else []
+
+
 def validate(w: Write) -> None:
     t, body = w.t, w.body
     missing = w.api.schemas.required(t.definition, body) if w.old is None else []
@@ -243,7 +258,8 @@ async def admit(w: Write) -> None:
 
 
 async def commit_create(w: Write) -> Obj:
-    """Store a new object. A generated name that is taken is drawn again."""
+    """Store a new object. A generated name that is taken is drawn again. Raises store Conflict
+    where what was allocated beside it was taken meanwhile."""
     meta = w.body["metadata"]
     for attempt in range(_GENERATE_TRIES):
         key = Key(w.t.resource, meta.get("namespace", ""), meta["name"])
@@ -254,9 +270,11 @@ async def commit_create(w: Write) -> Obj:
             error = already_exists(w.t.resource, key.name)
         else:
             try:
-                revision = await w.api.store.commit(Put(key.path, value, expect=0))
+                revision = await w.api.store.commit(Put(key.path, value, expect=0), *w.beside)
                 return Obj(key, splice(value, revision), revision)
-            except Conflict:
+            except Conflict as e:
+                if e.key != key.path:
+                    raise
                 error = already_exists(w.t.resource, key.name)
         generated = meta.get("generateName")
         if not generated or not meta["name"].startswith(generated[:_GENERATED_BASE]):
@@ -287,11 +305,12 @@ async def commit_update(w: Write) -> Obj:
     if is_finalized(w.body, w.t):
         if w.is_dry:
             return Obj(key, splice(value, w.old.revision), w.old.revision)
-        revision = await w.api.store.commit(Delete(key.path, expect=w.old.revision))
+        also = await released(w.api, w.old)
+        revision = await w.api.store.commit(Delete(key.path, expect=w.old.revision), *also)
         return Obj(key, splice(value, revision), revision)
     if w.is_dry:
         return Obj(key, splice(value, w.old.revision), w.old.revision)
-    revision = await w.api.store.commit(Put(key.path, value, expect=w.old.revision))
+    revision = await w.api.store.commit(Put(key.path, value, expect=w.old.revision), *w.beside)
     return Obj(key, splice(value, revision), revision)
 
 
@@ -304,8 +323,10 @@ def _same(new: Body, old: Body) -> bool:
 
 
 Stage = Callable[[Write], Any]
-CREATE: tuple[Stage, ...] = (decode, name, default, mutate, prepare, validate, admit)
-UPDATE: tuple[Stage, ...] = (decode, carry_over, default, mutate, prepare, validate, admit)
+CREATE: tuple[Stage, ...] = (decode, name, default, mutate, prepare, allocate, validate, admit)
+UPDATE: tuple[Stage, ...] = (
+    decode, carry_over, default, mutate, prepare, allocate, validate, admit
+)  # fmt: skip
 
 
 async def run(stages: tuple[Stage, ...], w: Write) -> None:

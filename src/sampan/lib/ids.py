@@ -17,6 +17,10 @@ class Ids:
     def uid(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
+    def below(self, limit: int) -> int:
+        """A number from 0 to *limit* - 1."""
+        return self._random.randrange(limit)
+
     def suffix(self, length: int = 5) -> str:
         """As appended to ``generateName``."""
         return "".join(self._random.choice(_ALPHABET) for _ in range(length))

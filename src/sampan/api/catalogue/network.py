@@ -5,16 +5,17 @@ from __future__ import annotations
 from sampan.api.catalogue.parts import ALL, fields
 from sampan.api.columns import network
 from sampan.api.resource import ResourceType, Rules
-from sampan.api.rules import defaults, prepare, warnings
+from sampan.api.rules import addresses, defaults, prepare, service_fields, services, warnings
 from sampan.api.rules import network as rules
 
 CORE = "io.k8s.api.core.v1"
 _SERVICE = Rules(
     default=defaults.service,
-    prepare_create=prepare.create_service,
-    prepare_update=prepare.update_service,
-    validate=rules.service,
-    validate_update=rules.service_update,
+    prepare_create=service_fields.create,
+    prepare_update=service_fields.update,
+    validate=services.validate,
+    validate_update=services.validate_update,
+    validate_status=services.validate_status,
     warn=warnings.service,
 )
 _ENDPOINTS = Rules(default=defaults.endpoints, validate=rules.endpoints)
@@ -22,6 +23,13 @@ _ENDPOINT_SLICE = Rules(
     default=defaults.endpoint_slice,
     validate=rules.endpoint_slice,
     validate_update=rules.endpoint_slice_update,
+)
+_IP_ADDRESS = Rules(validate=addresses.ip_address, validate_update=addresses.ip_address_update)
+_SERVICE_CIDR = Rules(
+    prepare_create=prepare.drop_status,
+    prepare_update=prepare.keep_status,
+    validate=addresses.service_cidr,
+    validate_update=addresses.service_cidr_update,
 )
 
 KINDS: tuple[ResourceType, ...] = (
@@ -43,5 +51,17 @@ KINDS: tuple[ResourceType, ...] = (
         singular="endpointslice", definition="io.k8s.api.discovery.v1.EndpointSlice",
         fields=fields(),
         columns=network.ENDPOINT_SLICE, rules=_ENDPOINT_SLICE,
+    ),
+    ResourceType(
+        group="networking.k8s.io", kind="IPAddress", plural="ipaddresses",
+        singular="ipaddress", short_names=("ip",), namespaced=False, name_rule="path",
+        definition="io.k8s.api.networking.v1.IPAddress", fields=fields(),
+        columns=network.IP_ADDRESS, rules=_IP_ADDRESS,
+    ),
+    ResourceType(
+        group="networking.k8s.io", kind="ServiceCIDR", plural="servicecidrs",
+        singular="servicecidr", namespaced=False, subresources=("status",),
+        definition="io.k8s.api.networking.v1.ServiceCIDR", fields=fields(), has_status=True,
+        columns=network.SERVICE_CIDR, rules=_SERVICE_CIDR,
     ),
 )  # fmt: skip

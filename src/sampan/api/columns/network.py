@@ -1,4 +1,4 @@
-"""Columns of Services, Endpoints and EndpointSlices."""
+"""Columns of Services, of what stands behind them, and of their addresses."""
 
 from __future__ import annotations
 
@@ -104,5 +104,29 @@ ENDPOINT_SLICE = (
     text("AddressType", "addressType", about="IPv4, IPv6 or FQDN."),
     Column("Ports", _slice_ports, description="The ports of each endpoint."),
     Column("Endpoints", _slice_addresses, description="The endpoints' addresses."),
+    AGE,
+)
+
+
+def _parent(body: Body, _now: float) -> str:
+    """``resource[.group]/[namespace/]name`` of what holds an address."""
+    parent = dig(body, "spec.parentRef") or {}
+    if not parent:
+        return NONE
+    resource, group = parent.get("resource") or "", parent.get("group")
+    parts = (f"{resource}.{group}" if group else resource, parent.get("namespace"),
+             parent.get("name"))  # fmt: skip
+    return "/".join(p for p in parts if p)
+
+
+IP_ADDRESS = (NAME, Column("ParentRef", _parent, description="What the address belongs to."))
+
+SERVICE_CIDR = (
+    NAME,
+    Column(
+        "CIDRs",
+        lambda body, _now: ",".join(dig(body, "spec.cidrs", ())),
+        description="The ranges of service addresses, one per IP family.",
+    ),
     AGE,
 )
