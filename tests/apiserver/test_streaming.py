@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -225,5 +226,60 @@ def test_logs() -> None:
         assert bad.json["details"]["causes"][0]["field"] == "tailLines"
         both = await world.ask("GET", f"{POD}/log?sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z")
         assert both.status == 422
+
+    run(check)
+
+
+@pytest.mark.parametrize("protocol", ["channel.k8s.io", ""])
+def test_the_first_channel_protocols_tell_only_failures(protocol: str) -> None:
+    async def check(world: FrontWorld) -> None:
+        world.pod("a")
+        world.node.output, world.node.code = b"hi\n", 0
+        client = await session(world, EXEC, protocols=protocol)
+        assert client.protocol == protocol
+        assert (await client.all())[0] == {1: b"hi\n"}
+        world.node.code = 7
+        out, _ = await (await session(world, EXEC, protocols=protocol)).all()
+        assert out[3] == b"command terminated with non-zero exit code: exit status 7"
+
+    run(check)
+
+
+@pytest.mark.parametrize("protocol", ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"])
+def test_base64_channels(protocol: str) -> None:
+    async def check(world: FrontWorld) -> None:
+        world.pod("a")
+        client = await session(world, EXEC + "&stdin=true", protocols=protocol)
+        client.frame(websocket.TEXT, b"0" + base64.b64encode(b"one"))
+        client.frame(websocket.TEXT, b"0not base64!")
+        client.frame(websocket.TEXT, b"0" + base64.b64encode(b"two"))
+        found = b""
+        while found != b"onetwo":
+            message = await client.message()
+            assert message is not None and message.opcode == websocket.TEXT
+            assert message.data[:1] == b"1"
+            found += base64.b64decode(message.data[1:])
+
+    run(check)
+
+
+@pytest.mark.parametrize("protocol", ["binary.k8s.io", "base64.binary.k8s.io", ""])
+def test_logs_over_a_websocket(protocol: str) -> None:
+    async def check(world: FrontWorld) -> None:
+        world.pod("a")
+        world.node.lines = [b"one\n", b"two\n"]
+        client = await session(world, f"{POD}/log?follow=1", protocols=protocol)
+        assert client.protocol == protocol
+        found = b""
+        while (message := await client.message()) is not None:
+            if message.opcode == websocket.CLOSE:
+                break
+            is_text = message.opcode == websocket.TEXT
+            assert is_text == protocol.startswith("base64")
+            found += base64.b64decode(message.data) if is_text else message.data
+        assert found == b"one\ntwo\n"
+        assert (await refused(world, f"{POD}/log", protocols="v5.channel.k8s.io")).status == 400
+        world.node.fail = bad_request("not yet")
+        assert (await refused(world, f"{POD}/log", protocols=protocol)).status == 400
 
     run(check)

@@ -84,10 +84,12 @@ def test_environment_and_expansion(ns: Cluster) -> None:
         "command": ["sh", "-c", 'echo "$0|$MADE|$NODE|$IP|$CONF|$SEC|$MEM|$P_k|$PWD"'],
         "args": ["arg-$(PLAIN)"], "env": env, "workingDir": "/tmp",
         "envFrom": [{"prefix": "P_", "configMapRef": {"name": "conf"}}],
-        "resources": {"limits": {"memory": "64Mi"}},
+        # Guaranteed: also where this host cannot protect it from its OOM killer.
+        "resources": {"limits": {"memory": "64Mi", "cpu": "100m"}},
     }  # fmt: skip
     apply(ns, "env", container)
     found = ended(ns, "env")
+    assert found["status"]["qosClass"] == "Guaranteed"
     expected = [
         "arg-one", "one-$(ABSENT)-$(PLAIN)", found["spec"]["nodeName"], found["status"]["podIP"],
         "from-config", "from-secret", str(64 << 20), "from-config", "/tmp",
@@ -233,7 +235,10 @@ def test_probes(ns: Cluster) -> None:
     live = {"exec": {"command": ["test", "-e", "/tmp/live"]}, "periodSeconds": 1,
             "failureThreshold": 1, "initialDelaySeconds": 1}  # fmt: skip
     apply(ns, "liveness", sh("sleep 1000", livenessProbe=live), restartPolicy="Always")
+    hangs = {"exec": {"command": ["sleep", "600"]}, "periodSeconds": 1, "failureThreshold": 1}
+    apply(ns, "hangs", sh("sleep 1000", livenessProbe=hangs), restartPolicy="Always")
     ns.until("restarted", lambda: status_of(pod(ns, "liveness"))["restartCount"] >= 1)
+    ns.until("restarted too", lambda: status_of(pod(ns, "hangs"))["restartCount"] >= 1)
     events = ns.kubectl("get", "events", "-n", NS, "--field-selector=involvedObject.name=liveness")
     assert "Container c0 failed liveness probe, will be restarted" in events
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,10 @@ def test_a_patch_has_only_what_differs() -> None:
         "podIPs": [{"$patch": "replace"}, {"ip": "2"}],
     }
     assert difference(new, new) == {}
+
+
+def test_the_size_of_the_disk_is_told(tmp_path: Path) -> None:
+    found = register.detect_capacity(tmp_path / "new")
+    assert set(found) == {"cpu", "memory", "pods", "ephemeral-storage"}
+    assert int(found["ephemeral-storage"].removesuffix("Ki")) > 1
+    assert "ephemeral-storage" not in register.detect_capacity()

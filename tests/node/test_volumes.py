@@ -151,7 +151,7 @@ def test_chosen_items_with_paths_and_modes(case: _Case) -> None:
         ({"secret": {"secretName": "no"}}, 'secret "no" not found'),
         (
             {"configMap": {"name": "cm", "items": [{"key": "x", "path": "x"}]}},
-            "references non-existent configmap key: x",
+            "references non-existent config key: x",
         ),
         ({"nfs": {}}, "volumes of type nfs are not supported by this node"),
         ({"hostPath": {"path": "/none", "type": "Directory"}}, "hostPath type check failed: /none "

@@ -1,12 +1,15 @@
 """Logs, exec and attach: from a pod's name to its node, and its streams to the client.
 
 exec and attach speak Kubernetes' channels over WebSocket: each message starts with a channel byte
-(0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize; in v5 a message ``255 n`` closes channel n).
+(0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize; in v5 a message ``255 n`` closes channel n). In
+the base64 protocols a message is text: the channel's digit, then its data in base64. Logs are
+plain messages.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -24,14 +27,50 @@ from sampan.apiserver.connection import Connection, Gone, Request, Response
 from sampan.apiserver.routes import Place, Query, is_true, no_such_method
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE_CHANNEL = 0, 1, 2, 3, 4, 255
-V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
-PROTOCOLS = (V5, V4)
+V5 = "v5.channel.k8s.io"
 KINDS = ("exec", "attach", "log")
 SERVER = User("system:apiserver", ("system:masters",))
 _PING_SECONDS = 30.0
 _BACKLOG = 256  # messages of a client kept before reading from it stops
 _SOON = 0.05  # how long a stream may take to fail with a proper status before its head goes out
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A subprotocol. has_status: the error channel carries a Status, else only a failure's text;
+    '' is what a client gets that asks for none."""
+
+    name: str
+    is_base64: bool = False
+    has_status: bool = True
+
+    def message(self, data: bytes, channel: int | None = None) -> bytes:
+        """The frame of one message."""
+        if self.is_base64:
+            digit = b"" if channel is None else b"%d" % channel
+            return websocket.frame(websocket.TEXT, digit + base64.b64encode(data))
+        head = b"" if channel is None else bytes((channel,))
+        return websocket.frame(websocket.BINARY, head + data)
+
+    def read(self, data: bytes) -> tuple[int, bytes]:
+        """Channel and data of a message. Raises ValueError."""
+        if not self.is_base64 or not data:
+            return (data[0], data[1:]) if data else (-1, b"")
+        return data[0] - ord("0"), base64.b64decode(data[1:], validate=True)
+
+
+PROTOCOLS = (
+    Protocol(V5),
+    Protocol("v4.channel.k8s.io"),
+    Protocol("v4.base64.channel.k8s.io", is_base64=True),
+    Protocol("channel.k8s.io", has_status=False),
+    Protocol("base64.channel.k8s.io", is_base64=True, has_status=False),
+    Protocol("", has_status=False),
+)
+LOG_PROTOCOLS = (
+    Protocol("binary.k8s.io"), Protocol("base64.binary.k8s.io", is_base64=True), Protocol(""),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +146,9 @@ class Streaming:
     ) -> Response | int:
         options = dict(query.first)
         _check_log_options(options, where.name)
+        spoken = None
+        if websocket.is_websocket(request.headers):
+            spoken = _protocol(request, LOG_PROTOCOLS)
         for flag in ("follow", "previous", "timestamps"):
             if flag in options:
                 options[flag] = "true" if is_true(options[flag]) else "false"
@@ -121,7 +163,11 @@ class Streaming:
             await asyncio.wait({first}, timeout=_SOON)
             if first.done():
                 first.result()  # a failure here still has its status
-            out = connection.stream(request, 200, content_type="text/plain")
+            out: Any
+            if spoken is not None:
+                out = _Messages(connection, request, spoken)
+            else:
+                out = connection.stream(request, 200, content_type="text/plain")
             chunk = await first
             while chunk is not None:
                 await out.send(chunk)
@@ -164,8 +210,8 @@ class Streaming:
         if not pod.spec.get("nodeName"):
             raise bad_request(f"pod {where.name} does not have a host assigned")
         target = Target(where.namespace, where.name, container, self._node(pod))
-        protocol = _protocol(request)
-        hello = websocket.handshake(request.headers, protocol)
+        protocol = _protocol(request, PROTOCOLS)
+        hello = websocket.handshake(request.headers, protocol.name)
         failure: StatusError | None = None
         session: ExecSession | None = None
         try:
@@ -176,7 +222,7 @@ class Streaming:
             failure = e  # as from a kubelet: on the error channel, once connected
         connection.hold()
         connection.transport.write(hello)
-        channels = Channels(connection, session, is_v5=protocol == V5)
+        channels = Channels(connection, session, protocol)
         try:
             await channels.run(flags, failure=failure, reports_exit=is_exec)
         finally:
@@ -198,16 +244,50 @@ async def _open(target: Target, command: list[str] | None, flags: dict[str, bool
     )
 
 
-def _protocol(request: Request) -> str:
-    """The channel protocol to speak. Raises StatusError 400 for what is none of ours."""
+class _Messages:
+    """A log over a WebSocket: what the client says is only heard for its going away."""
+
+    def __init__(self, connection: Connection, request: Request, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._connection = connection
+        self._frames = websocket.Frames()
+        connection.transport.write(websocket.handshake(request.headers, protocol.name))
+        connection.take_over(self._receive, lambda: None)
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            messages = self._frames.feed(data)
+        except websocket.WebSocketError:
+            self._connection.abort()
+            return
+        for message in messages:
+            if message.opcode == websocket.PING:
+                self._connection.transport.write(websocket.frame(websocket.PONG, message.data))
+            elif message.opcode == websocket.CLOSE:
+                self._connection.abort()
+
+    async def send(self, data: bytes) -> None:
+        """Raises Gone."""
+        if not self._connection.lost:
+            self._connection.transport.write(self._protocol.message(data))
+        await self._connection.drain()
+
+    def end(self) -> None:
+        if not self._connection.lost:
+            self._connection.transport.write(websocket.close_frame(websocket.NORMAL))
+            self._connection.transport.close()
+
+
+def _protocol(request: Request, ours: tuple[Protocol, ...]) -> Protocol:
+    """The protocol to speak. Raises StatusError 400 for what is none of *ours*."""
     if websocket.is_websocket(request.headers):
-        offers = websocket.offered(request.headers)
-        for protocol in PROTOCOLS:
-            if protocol in offers:
+        offers = websocket.offered(request.headers) or [""]
+        for protocol in ours:
+            if protocol.name in offers:
                 return protocol
         raise bad_request(
             f"unable to upgrade: none of the subprotocols {offers} is supported; "
-            f"supported: {list(PROTOCOLS)}"
+            f"supported: {[p.name for p in ours if p.name]}"
         )
     if "spdy" in request.header("upgrade").lower():
         raise bad_request(
@@ -220,10 +300,12 @@ def _protocol(request: Request) -> str:
 class Channels:
     """A session's streams over one WebSocket."""
 
-    def __init__(self, connection: Connection, session: ExecSession | None, *, is_v5: bool) -> None:
+    def __init__(
+        self, connection: Connection, session: ExecSession | None, protocol: Protocol
+    ) -> None:
         self._connection = connection
         self._session = session
-        self._is_v5 = is_v5
+        self._protocol = protocol
         self._frames = websocket.Frames()
         self._incoming: asyncio.Queue[websocket.Message | None] = asyncio.Queue()
         self._is_paused = False
@@ -262,8 +344,15 @@ class Channels:
 
     async def send(self, channel: int, data: bytes) -> None:
         """Raises Gone."""
-        self._write(websocket.frame(websocket.BINARY, bytes((channel,)) + data))
+        self._write(self._protocol.message(data, channel))
         await self._connection.drain()
+
+    async def _report(self, status: Body) -> None:
+        """How it ended, on the error channel. Raises Gone."""
+        if self._protocol.has_status:
+            await self.send(ERROR, orjson.dumps(status))
+        elif status.get("status") != "Success":
+            await self.send(ERROR, str(status.get("message", "")).encode())
 
     async def run(
         self, flags: dict[str, bool], *, failure: StatusError | None, reports_exit: bool
@@ -275,7 +364,7 @@ class Channels:
         await self.send(opener, b"")
         if failure is not None or self._session is None:
             error = failure or internal("no session")
-            await self.send(ERROR, orjson.dumps(error.status()))
+            await self._report(error.status())
             self._say_goodbye(websocket.NORMAL)
             return
         output = asyncio.create_task(self._output(self._session, reports_exit=reports_exit))
@@ -308,7 +397,7 @@ class Channels:
             status = exit_status(code if reports_exit else 0)
         except StatusError as e:
             status = e.status()
-        await self.send(ERROR, orjson.dumps(status))
+        await self._report(status)
 
     async def _input(self, session: ExecSession) -> None:
         """Ends when the client has gone."""
@@ -317,23 +406,22 @@ class Channels:
                 self._is_paused = False
                 if not self._connection.lost:
                     self._connection.transport.resume_reading()
-            data = message.data
-            if not data:
-                continue
-            channel = data[0]
             try:
-                if channel == STDIN:
-                    if len(data) > 1:
-                        await session.write(data[1:])
-                elif channel == RESIZE:
-                    size = orjson.loads(data[1:])
-                    await session.resize(int(size["Width"]), int(size["Height"]))
-                elif channel == CLOSE_CHANNEL and self._is_v5 and data[1:2] == bytes((STDIN,)):
-                    await session.close_stdin()
+                await self._take(session, *self._protocol.read(message.data))
             except (ValueError, KeyError, TypeError):
-                log.debug("a client sent a malformed message on channel %d", channel)
+                log.debug("a client sent a malformed message")
             except (OSError, StatusError) as e:
-                log.debug("the process no longer takes channel %d: %s", channel, e)
+                log.debug("the process takes no more: %s", e)
+
+    async def _take(self, session: ExecSession, channel: int, data: bytes) -> None:
+        if channel == STDIN:
+            if data:
+                await session.write(data)
+        elif channel == RESIZE:
+            size = orjson.loads(data)
+            await session.resize(int(size["Width"]), int(size["Height"]))
+        elif channel == CLOSE_CHANNEL and self._protocol.name == V5 and data == bytes((STDIN,)):
+            await session.close_stdin()
 
 
 def exit_status(code: int) -> Body:

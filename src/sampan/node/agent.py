@@ -57,7 +57,7 @@ class Agent:
         events: EventSink | None = None,
         cluster_dns: str = "10.43.0.10",
     ) -> None:
-        sizes = dict(capacity or register.detect_capacity())
+        sizes = dict(capacity or register.detect_capacity(data_dir))
         self.identity = register.Identity(
             name=node_name,
             addresses=tuple(addresses),

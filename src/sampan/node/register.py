@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from sampan import KUBERNETES_VERSION, __version__
@@ -39,10 +40,15 @@ def architecture() -> str:
     return _ARCH.get(machine, machine)
 
 
-def detect_capacity(pods: int = 110) -> dict[str, str]:
-    """Cores, memory and pods of this machine."""
+def detect_capacity(disk: Path | None = None, pods: int = 110) -> dict[str, str]:
+    """Cores, memory and pods of this machine, and the size of the file system of *disk*."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki", "pods": str(pods)}
+    found = {"cpu": str(os.cpu_count() or 1), "memory": f"{memory // 1024}Ki", "pods": str(pods)}
+    if disk is not None:
+        disk.mkdir(parents=True, exist_ok=True)
+        size = os.statvfs(disk)
+        found["ephemeral-storage"] = f"{size.f_frsize * size.f_blocks // 1024}Ki"
+    return found
 
 
 def node_labels(identity: Identity) -> dict[str, str]:

@@ -237,7 +237,8 @@ class DirectoryVolumes:
                 if source.get("optional"):
                     continue
                 raise RuntimeFailure(
-                    "FailedMount", f"references non-existent {kind} key: {item['key']}"
+                    "FailedMount",
+                    f"references non-existent {kind.removesuffix('map')} key: {item['key']}",
                 )
             chosen[item["path"]] = Entry(data[item["key"]], int(item.get("mode") or mode))
         return chosen

@@ -142,7 +142,7 @@ class WebSocketClient:
                 "Connection": "Upgrade",
                 "Sec-WebSocket-Key": key,
                 "Sec-WebSocket-Version": "13",
-                "Sec-WebSocket-Protocol": protocols,
+                **({"Sec-WebSocket-Protocol": protocols} if protocols else {}),
                 **(headers or {}),
             },
         )

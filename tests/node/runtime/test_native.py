@@ -92,6 +92,26 @@ class TestNative(RuntimeContract):
                     await asyncio.sleep(0.01)
         return box, cid
 
+    @pytest.mark.parametrize("tty", [False, True])
+    def test_what_is_executed_for_too_long_does_not_keep_its_container(self, tty: bool) -> None:
+        """Killed with its runtime, it was a zombie that nobody reaped: the container could not
+        end any more."""
+        hanging = ["/bin/sh", "-c", "trap '' TERM; sleep 600"]
+
+        async def body(runtime: Runtime) -> None:
+            box, cid = await self._running(runtime, self.stubborn())
+            with pytest.raises(TimeoutError):
+                await runtime.exec_sync(cid, hanging, 0.3)
+            session = await runtime.exec(cid, hanging, tty=tty, stdin=False)
+            await session.kill()
+            assert await session.wait() == 137
+            async with asyncio.timeout(DEADLINE):
+                await runtime.stop_container(cid, 0)
+            (state,) = [s for s in await runtime.sandboxes() if s.id == box]
+            assert [c.state for c in state.containers] == ["exited"]
+
+        self._run(body)
+
     async def reopen(self, runtime: Runtime) -> Runtime:
         await runtime.close()
         again = self._runtime()

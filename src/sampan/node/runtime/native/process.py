@@ -15,6 +15,7 @@ import termios
 from collections.abc import AsyncIterator, Callable
 
 _CHUNK = 65536
+_UNKNOWN = 255  # the exit code of a process that somebody else has waited for
 
 
 async def _ready(fd: int, add: Callable[..., object], remove: Callable[[int], object]) -> None:
@@ -32,7 +33,7 @@ async def _ready(fd: int, add: Callable[..., object], remove: Callable[[int], ob
         remove(fd)
 
 
-async def exited(process: subprocess.Popen[bytes]) -> int:
+async def exited(process: subprocess.Popen[bytes] | Adopted) -> int:
     """The exit code, 128+n for signal n. Waits on a pidfd: no thread, no SIGCHLD handler."""
     if process.poll() is None:
         loop = asyncio.get_running_loop()
@@ -43,6 +44,7 @@ async def exited(process: subprocess.Popen[bytes]) -> int:
             os.close(fd)
         process.wait()
     code = process.returncode
+    assert code is not None
     return code if code >= 0 else 128 - code
 
 
@@ -50,8 +52,8 @@ class Session:
     """An ``ExecSession`` over pipes, or over a terminal's master side."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], outputs: dict[int, int], stdin: int | None, *,
-        tty: bool,
+        self, process: subprocess.Popen[bytes] | Adopted, outputs: dict[int, int],
+        stdin: int | None, *, tty: bool,
     ) -> None:  # fmt: skip
         self._process = process
         self._outputs = outputs  # channel -> file descriptor
@@ -138,6 +140,36 @@ class Session:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         await self.wait()
+
+
+class Adopted:
+    """A process whose parent has ended and left it to us, the nearest subreaper: it has to be
+    waited for, or its container's first process can never end."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._wait(0)
+
+    def _wait(self, options: int) -> int | None:
+        if self.returncode is None:
+            try:
+                found, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                self.returncode = _UNKNOWN
+                return _UNKNOWN
+            if found:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 def receive_terminal(server: socket.socket, timeout: float = 10.0) -> int:

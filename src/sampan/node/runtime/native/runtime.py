@@ -16,10 +16,10 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sampan.api.streams import ExecSession
 from sampan.lib.clock import Clock, RealClock
@@ -45,12 +45,13 @@ from sampan.node.runtime.native.launch import (
     unplug,
 )
 from sampan.node.runtime.native.nodes import Space, cluster_id, node_address, pod_network
-from sampan.node.runtime.native.process import Session, receive_terminal
+from sampan.node.runtime.native.process import Adopted, Session, exited, receive_terminal
 from sampan.node.runtime.native.records import Container, Sandbox, read_json, write_json
 from sampan.node.runtime.native.spec import Identity, config, identify, process
 
 _SYNC_OUTPUT = 16 * 1024
 _TOOLS = ("crun", "runc")
+_Process = TypeVar("_Process", bound=Adopted | subprocess.Popen[bytes])
 
 
 class NativeRuntime:
@@ -428,58 +429,95 @@ class NativeRuntime:
     async def _exec_pipes(
         self, container: Container, command: list[str], stdin: bool
     ) -> ExecSession:
-        def spawn() -> tuple[subprocess.Popen[bytes], Path]:
-            path = self._process_file(container, command, tty=False)
-            pid_file = Path(path).with_suffix(".pid")
-            done = subprocess.Popen(
-                [*self._oci, "exec", "--process", path, "--pid-file", str(pid_file), container.id],
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, bufsize=0, cwd="/",
-            )  # fmt: skip
-            return done, pid_file
+        given, theirs = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), None)
+        pipes = {1: os.pipe(), 2: os.pipe()}
+        outputs = {channel: ends[0] for channel, ends in pipes.items()}
+        ours = [*outputs.values(), *(() if theirs is None else (theirs,))]
 
-        child, pid_file = await self._space.run(spawn)
-        assert child.stdout is not None and child.stderr is not None
-        outputs = {1: os.dup(child.stdout.fileno()), 2: os.dup(child.stderr.fileno())}
-        given = os.dup(child.stdin.fileno()) if child.stdin is not None else None
-        for stream in (child.stdout, child.stderr, child.stdin):
-            if stream is not None:
-                stream.close()
-        return _ExecSession(child, outputs, given, tty=False, pid_file=pid_file)
+        def spawn() -> Adopted | subprocess.Popen[bytes]:
+            try:
+                return self._execute(
+                    container, command, stdin=given, stdout=pipes[1][1], stderr=pipes[2][1]
+                )
+            finally:
+                for fd in (given, pipes[1][1], pipes[2][1]):
+                    os.close(fd)
+
+        try:
+            process = await self._launched(spawn)
+        except BaseException:
+            for fd in ours:
+                os.close(fd)
+            raise
+        return Session(process, outputs, theirs, tty=False)
+
+    async def _launched(self, spawn: Callable[[], _Process]) -> _Process:
+        """What *spawn* starts in the node. Whoever gives up waiting for it does not keep it."""
+        task = asyncio.ensure_future(self._space.run(spawn))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(OSError, RuntimeFailure):
+                process = await task
+                process.send_signal(signal.SIGKILL)
+                await exited(process)
+            raise
 
     async def _exec_terminal(
         self, container: Container, command: list[str], stdin: bool
     ) -> ExecSession:
-        def spawn() -> tuple[subprocess.Popen[bytes], Path, int]:
-            path = self._process_file(container, command, tty=True)
-            pid_file = Path(path).with_suffix(".pid")
+        masters: list[int] = []
+
+        def spawn() -> Adopted:
             # A short path of its own: socket paths have at most 107 bytes.
             with (
                 tempfile.TemporaryDirectory(prefix="sampan-") as short,
                 socket.socket(socket.AF_UNIX) as server,
+                tempfile.TemporaryFile() as said,
             ):
                 console = f"{short}/console"
                 server.bind(console)
                 server.listen(1)
-                child = subprocess.Popen(
-                    [*self._oci, "exec", "--tty", "--console-socket", console, "--process", path,
-                     "--pid-file", str(pid_file), container.id],
-                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                    cwd="/",
+                process = self._execute(
+                    container, command, "--tty", "--console-socket", console,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said.fileno(),
                 )  # fmt: skip
-                try:
-                    master = receive_terminal(server)
-                except OSError as e:
-                    child.kill()
-                    said = child.communicate()[1].decode(errors="replace").strip()
-                    raise RuntimeFailure("ExecFailed", _plain(said) or str(e)) from e
-                return child, pid_file, master
+                if isinstance(process, subprocess.Popen):
+                    said.seek(0)
+                    text = said.read().decode(errors="replace").strip()
+                    raise RuntimeFailure("ExecFailed", _plain(text))
+                masters.append(receive_terminal(server))
+            return process
 
-        child, pid_file, master = await self._space.run(spawn)
-        if child.stderr is not None:
-            child.stderr.close()
-        return _ExecSession(child, {1: master}, master if stdin else None, tty=True,
-                            pid_file=pid_file)  # fmt: skip
+        try:
+            process = await self._launched(spawn)
+        except BaseException:
+            for fd in masters:
+                os.close(fd)
+            raise
+        (master,) = masters
+        return Session(process, {1: master}, master if stdin else None, tty=True)
+
+    def _execute(
+        self, container: Container, command: list[str], *more: str, stdin: int, stdout: int,
+        stderr: int,
+    ) -> Adopted | subprocess.Popen[bytes]:  # fmt: skip
+        """Start *command* and let the runtime go: what it leaves is ours to wait for. The runtime
+        itself, ended, where it could not start it."""
+        path = self._process_file(container, command, tty=bool(more))
+        pid_file = Path(path).with_suffix(".pid")
+        try:
+            child = subprocess.Popen(
+                [*self._oci, "exec", "--detach", "--process", path, "--pid-file", str(pid_file),
+                 *more, container.id],
+                stdin=stdin, stdout=stdout, stderr=stderr, cwd="/",
+            )  # fmt: skip
+            if child.wait():
+                return child
+            return Adopted(int(pid_file.read_text()))
+        finally:
+            for file in (Path(path), pid_file):
+                file.unlink(missing_ok=True)
 
     async def attach(self, container_id: str, *, stdin: bool) -> ExecSession:
         return await attach(self._running(container_id), stdin=stdin)
@@ -545,30 +583,6 @@ class NativeRuntime:
         """Every process this runtime keeps for its pods: pauses and monitors."""
         found = [s.pid for s in self._sandboxes.values() if s.ready]
         return found + [c.monitor for c in self._containers.values() if not c.finished_at]
-
-
-class _ExecSession(Session):
-    """Kills the process in the container, not only the runtime that waits for it."""
-
-    def __init__(
-        self, child: subprocess.Popen[bytes], outputs: dict[int, int], stdin: int | None, *,
-        tty: bool, pid_file: Path,
-    ) -> None:  # fmt: skip
-        super().__init__(child, outputs, stdin, tty=tty)
-        self._child = child
-        self._pid_file = pid_file
-
-    async def wait(self) -> int:
-        code = await super().wait()
-        self._pid_file.unlink(missing_ok=True)
-        self._pid_file.with_suffix(".json").unlink(missing_ok=True)
-        return code
-
-    async def kill(self) -> None:
-        if self._child.poll() is None:
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(self._pid_file.read_text()), signal.SIGKILL)
-        await super().kill()
 
 
 def _plain(text: str) -> str:

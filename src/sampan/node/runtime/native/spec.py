@@ -44,6 +44,15 @@ def host_capabilities() -> frozenset[str]:
     return frozenset(ALL_CAPABILITIES)
 
 
+@cache
+def least_oom_score() -> int:
+    """The lowest score a container can be given: who may not lower scores has its own for a
+    floor (a pod that asks for more protection than the host can give still runs)."""
+    if "CAP_SYS_RESOURCE" in host_capabilities():
+        return -1000
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
 _MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
     "/proc/latency_stats", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
@@ -169,7 +178,7 @@ def process(
         "cwd": spec.cwd or image.get("WorkingDir") or "/",
         "capabilities": kept,
         "noNewPrivileges": not (spec.allow_privilege_escalation or spec.privileged),
-        "oomScoreAdj": spec.oom_score_adj,
+        "oomScoreAdj": max(spec.oom_score_adj, least_oom_score()),
     }
 
 
