@@ -267,6 +267,10 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _rule("create", "discovery.k8s.io", "endpointslices/restricted"),
         _EVENTS,
     ),
+    "service-controller": (
+        _rule(_READ, "core", "services"), _rule("patch update", "core", "services/status"),
+        _rule("list watch", "core", "nodes"), _EVENTS,
+    ),
     "kubernetes-service-controller": (
         _rule("create get list update patch watch", "core", "endpoints services"),
         _rule("create get list update patch watch", "discovery.k8s.io", "endpointslices"),

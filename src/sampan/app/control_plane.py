@@ -15,8 +15,12 @@ from sampan.client.base import Client
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.deployment import DeploymentController
+from sampan.controllers.endpoints import EndpointsController
+from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.garbage import GarbageCollector
 from sampan.controllers.kubernetes_service import KubernetesServiceController
+from sampan.controllers.load_balancer import LoadBalancerController
+from sampan.controllers.mirroring import EndpointSliceMirroringController
 from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
@@ -49,12 +53,13 @@ class ControlPlane:
     """Over a store; everything in it speaks to the API by local transports.
 
     root_ca: PEM, published in every namespace. token_key: PEM, signs service account tokens.
-    api_address, api_port: where the ``kubernetes`` Service points to.
+    api_address, api_port: where the ``kubernetes`` Service points to. host_address: the cluster's
+    own loopback address, where LoadBalancer services are found.
     """
 
     def __init__(
         self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
-        token_key: bytes, api_address: str, api_port: int,
+        token_key: bytes, api_address: str, api_port: int, host_address: str = "127.0.0.1",
     ) -> None:  # fmt: skip
         self.store = store
         self.clock = clock
@@ -71,12 +76,15 @@ class ControlPlane:
         stored = [t for t in self.registry if not t.virtual]
         namespaced = [t.resource for t in stored if t.namespaced]
         kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
+        self.load_balancers = LoadBalancerController(host_address)
         controllers: tuple[Any, ...] = (
             ServiceAccountController(), RootCaController(root_ca),
             KubernetesServiceController(api_address, api_port),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
             ReplicationControllerController(),
+            EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
+            self.load_balancers,
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

@@ -142,7 +142,7 @@ class Daemon:
         plane = self._plane = ControlPlane(
             self._store, clock=self.clock, ids=self.ids, rng=self.rng,
             root_ca=self.pki.ca.certificate.decode(), token_key=self.pki.service_accounts,
-            api_address=API_ADDRESS, api_port=6443,
+            api_address=API_ADDRESS, api_port=6443, host_address=self.place.address,
         )  # fmt: skip
         await plane.start_api()
         documents = Documents(plane.registry, plane.schemas, version=version_info())
@@ -160,6 +160,7 @@ class Daemon:
                 raise CannotStart(f"port {port} is taken on {address} (see --port)") from e
             raise CannotStart(f"cannot listen on {address}:{port}: {e.strerror}") from e
         self.server = f"https://{address}:{port}"
+        plane.load_balancers.reserve(port)
 
     def _tls_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -97,6 +97,9 @@ class Engine:
 
     def _connect(self, running: _Running, trigger: Trigger) -> None:
         def changed(_kind: str, old: Obj | None, new: Obj | None) -> None:
+            if trigger.matters and old is not None and new is not None:
+                if not trigger.matters(old, new):
+                    return
             for obj in (old, new):
                 if obj is not None:
                     for key in trigger.keys(obj, self.caches):

@@ -98,10 +98,12 @@ class Caches(Protocol):
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """Events of *resource* wake the keys that ``keys(obj, caches)`` names. On an update it is
-    asked for the old and the new object."""
+    asked for the old and the new object. matters(old, new): whether an update wakes anybody at
+    all; without it every one does."""
 
     resource: str
     keys: Callable[[Obj, Caches], Iterable[Key]]
+    matters: Callable[[Obj, Obj], bool] | None = None
 
 
 def own(resource: str) -> Trigger:

@@ -41,7 +41,13 @@ class KubernetesServiceController:
         for resource, body, held in view:
             if held is None:
                 actions.append(Create(resource, body))
-            elif resource != "services":
+            elif resource == "services":
+                spec, wanted = held.spec, body["spec"]
+                kept = {k: v for k, v in spec.items() if k != "selector"}
+                right = {**kept, "type": wanted["type"], "ports": wanted["ports"]}
+                if right != spec:
+                    actions.append(Update(resource, {**held.body, "spec": right}))
+            else:
                 parts = {k: v for k, v in body.items() if k not in ("metadata", "kind")}
                 if any(held.body.get(k) != v for k, v in parts.items()):
                     actions.append(Update(resource, {**held.body, **parts}))
