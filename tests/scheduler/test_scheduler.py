@@ -14,8 +14,8 @@ from sampan.api.obj import Body, Key, Obj
 from sampan.client.cache import Caches
 from sampan.control.placement import tolerates
 from sampan.lib.clock import RealClock
-from sampan.scheduler.cycle import NoFit, decide
-from sampan.scheduler.framework import NodeInfo, PodInfo, pod_requests
+from sampan.scheduler.cycle import Cycle, NoFit
+from sampan.scheduler.framework import PodInfo, pod_requests
 from sampan.scheduler.plugins import Means, default_profile
 from sampan.scheduler.scheduler import Scheduler
 from sampan.scheduler.snapshot import Snapshot
@@ -44,17 +44,24 @@ def pod(name: str = "p", *, cpu: str = "", **spec: Any) -> Obj:
     return Obj.of(Key("pods", "default", name), body, 1)
 
 
+class NoCaches:
+    """Of a cluster without anything but nodes and pods."""
+
+    def __getitem__(self, resource: str) -> Any:
+        raise AssertionError(resource)
+
+
 _NOBODY: Any = None
-PROFILE = default_profile(Means(_NOBODY, _NOBODY, RealClock(), ()))
+_EMPTY: Any = NoCaches()
+PROFILE = default_profile(Means(_NOBODY, _EMPTY, RealClock(), random.Random(1), ()))
 
 
 def verdict(p: Obj, n: Obj, *others: Obj) -> str:
-    info = NodeInfo.of(n)
-    for other in others:
-        info.add(PodInfo.of(other))
     view = Snapshot()
-    view.nodes[n.name] = info
-    found = decide(PodInfo.of(p), view, PROFILE)
+    view.set_node(n)
+    for other in others:
+        view.place(PodInfo.of(other), n.name)
+    found = Cycle(view, PROFILE, random.Random(1)).decide(PodInfo.of(p))
     if not isinstance(found, NoFit):
         return ""
     return next((r.reason for r in found.rejected.values()), found.otherwise)
@@ -179,7 +186,8 @@ def test_explains_why_nothing_fits() -> None:
     pods, events = asyncio.run(cluster(nodes, [body_of(pod("a", cpu="1500m"))]))
     told = (
         "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), "
-        "1 node(s) were unschedulable."
+        "1 node(s) were unschedulable. preemption: 0/3 nodes are available: "
+        "3 Preemption is not helpful for scheduling."
     )
     assert "nodeName" not in pods[0].spec
     (condition,) = pods[0].status["conditions"]

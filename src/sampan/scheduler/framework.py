@@ -9,24 +9,32 @@ beyond nodes and pods it is given when it is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Final, Protocol, TypeAlias
 
 from sampan.api.obj import Obj
 from sampan.scheduler.nodes import NodeInfo
-from sampan.scheduler.pods import PodInfo, amounts, pod_requests
+from sampan.scheduler.pods import PodClass, PodInfo, amounts, pod_requests
 
 __all__ = [
     "OK",
     "SKIP",
     "Bind",
+    "Board",
     "Check",
+    "Counts",
+    "DomainScoring",
+    "Domains",
     "Filter",
+    "Groups",
+    "Hopeless",
+    "Judge",
     "NodeInfo",
     "Nominate",
     "Permit",
+    "PodClass",
     "PodInfo",
     "PostFilter",
     "PreBind",
@@ -38,6 +46,7 @@ __all__ = [
     "Score",
     "Scoring",
     "Skip",
+    "Tally",
     "Verdict",
     "View",
     "Wait",
@@ -65,7 +74,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Permit: not yet, for at most so many seconds."""
+    """Permit: not yet; ask again in so many seconds."""
 
     seconds: float
 
@@ -102,24 +111,95 @@ class View(Protocol):
     """The cluster as one decision sees it."""
 
     @property
-    def nodes(self) -> Mapping[str, NodeInfo]: ...
+    def nodes(self) -> Mapping[str, NodeInfo]:
+        """By name."""
+
+    @property
+    def affine(self) -> Mapping[PodClass, int]:
+        """Classes of placed pods that have affinity terms, with the number of such pods."""
+
+    @property
+    def affinity_version(self) -> int:
+        """Changes whenever ``affine`` gets a class or a namespace its labels."""
+
+    @property
+    def images(self) -> Mapping[str, int]:
+        """How many nodes have each image."""
 
     def namespace_labels(self, name: str) -> Mapping[str, str]: ...
+
+    def nomination(self, uid: str) -> str:
+        """The node a waiting pod is nominated to; '' if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Pods counted by topology domain. key: the node label whose values are the domains. count:
+    what one pod of a class adds. on: the nodes that take part; None: all that have the label."""
+
+    key: str
+    count: Callable[[PodClass], int]
+    on: Callable[[Obj], bool] | None = None
+
+
+class Board(Protocol):
+    """A tally's figures at the moment of a decision."""
+
+    @property
+    def total(self) -> int:
+        """Over all domains."""
+
+    @property
+    def domains(self) -> int:
+        """How many domains there are."""
+
+    def least(self) -> int:
+        """The smallest figure of a domain; 0 if there is none."""
+
+
+# Per tally: the figure of a node's domain; None if the node has no such label.
+Counts: TypeAlias = Sequence[int | None]
+Judge: TypeAlias = Callable[[Counts], Verdict]
+# Per group of nodes that fit: by tally the domain (None: no label), and how many nodes it has.
+# A domain of the hostname key is only told apart from None.
+Groups: TypeAlias = Sequence[tuple[Sequence[object], int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Domains:
+    """A filter over topology domains. begin: once per decision, boards in the order of
+    *tallies* -> the judge of each domain."""
+
+    tallies: tuple[Tally, ...]
+    begin: Callable[[Sequence[Board]], Judge]
+
+
+@dataclass(frozen=True, slots=True)
+class DomainScoring:
+    """A score over topology domains. begin: as in ``Domains``, with the groups that fit -> the raw
+    points of each; None leaves a node without points and out of the normalisation."""
+
+    tallies: tuple[Tally, ...]
+    begin: Callable[[Sequence[Board], Groups], Callable[[Counts], int | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What PreFilter made of a pod.
 
-    check: asked of every node. nodes: if given, no other node can fit. static: *check* reads only
-    the node's own object, not its pods. unique: the answers hold for this very pod and moment, not
-    for other pods of equal shape (they depend on objects beyond pods and nodes).
+    check: asked of every node; domains: asked after the checks of all plug-ins. nodes: if given, no
+    other node can fit. static: *check* reads only the node's own object, not its pods. unique: the
+    answers hold for this very pod and moment, not for other pods of equal shape (they depend on
+    objects beyond pods and nodes). current: asked before every decision that would use this again:
+    whether it still holds.
     """
 
-    check: Check
+    check: Check | None = None
     nodes: frozenset[str] | None = None
     static: bool = False
     unique: bool = False
+    domains: Domains | None = None
+    current: Callable[[], bool] | None = None
 
 
 class Filter(Protocol):
@@ -135,15 +215,17 @@ class Filter(Protocol):
 class Scoring:
     """What PreScore made of a pod.
 
-    score: raw points of a node. normalise: raw points of this node, the least and the greatest
-    among all that fit -> 0 to 100; without it the raw points are 0 to 100 already. static: as in
-    ``Prepared``.
+    score: raw points of a node, or domains: those of its domains. normalise: raw points of this
+    node, the least and the greatest among all that fit -> 0 to 100; without it the raw points are 0
+    to 100 already. static, unique, current: as in ``Prepared``.
     """
 
-    score: Callable[[NodeInfo], int]
+    score: Callable[[NodeInfo], int] | None = None
     normalise: Callable[[int, int, int], int] | None = None
     static: bool = False
     unique: bool = False
+    domains: DomainScoring | None = None
+    current: Callable[[], bool] | None = None
 
 
 class Score(Protocol):
@@ -172,14 +254,24 @@ class Nominate:
     victims: tuple[PodInfo, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Hopeless:
+    """PostFilter found none. message: joins the one of the failure; forget: the pod is no longer
+    nominated to any node."""
+
+    message: str
+    forget: bool = True
+
+
 class PostFilter(Protocol):
-    """A way out when no node fits. rejected: by node name, why not."""
+    """A way out when no node fits. rejected: by node name, why not. trial: whether the pod would
+    fit on a changed copy of a node."""
 
     name: ClassVar[str]
 
     def post_filter(
-        self, pod: PodInfo, view: View, rejected: Mapping[str, Reject]
-    ) -> Nominate | Reject: ...
+        self, pod: PodInfo, view: View, rejected: Mapping[str, Reject], trial: Check
+    ) -> Nominate | Hopeless: ...
 
 
 class Reserve(Protocol):
@@ -193,11 +285,12 @@ class Reserve(Protocol):
 
 
 class Permit(Protocol):
-    """Approves, denies or delays the binding of a pod that has its node."""
+    """Approves, denies or delays the binding of a pod that has its node. Asked again after each
+    Wait."""
 
     name: ClassVar[str]
 
-    def permit(self, pod: PodInfo, node: NodeInfo) -> Verdict | Wait: ...
+    def permit(self, pod: PodInfo, node_name: str) -> Verdict | Wait: ...
 
 
 class PreBind(Protocol):

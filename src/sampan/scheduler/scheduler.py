@@ -1,27 +1,39 @@
-"""The scheduler: one pod at a time gets the best node that fits, bound in one commit."""
+"""The scheduler: one decision at a time, each pod bound in one commit beside the next decisions."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Container, Coroutine
+from collections.abc import Container, Coroutine, Mapping, Sequence
 from typing import Any
 
 from sampan.api.errors import StatusError
-from sampan.api.obj import Body, Key, Obj
-from sampan.client.base import Client, Unknown
+from sampan.api.obj import Obj
+from sampan.client.base import Client
 from sampan.client.cache import Caches
-from sampan.control.events import Recorder
-from sampan.lib.clock import Clock, rfc3339
-from sampan.lib.queue import WorkQueue
-from sampan.scheduler.cycle import NoFit, decide
-from sampan.scheduler.framework import PodInfo, Profile, Reject, Skip, Wait
+from sampan.lib.clock import Clock
+from sampan.scheduler.cycle import Cycle, NoFit
+from sampan.scheduler.framework import (
+    NodeInfo,
+    Nominate,
+    PodInfo,
+    Profile,
+    Reject,
+    Skip,
+    Verdict,
+    Wait,
+    Wake,
+)
+from sampan.scheduler.plan import Early
 from sampan.scheduler.plugins import Means, default_profile
+from sampan.scheduler.queue import SchedulingQueue, Waiting
+from sampan.scheduler.report import LOST, Reporter
 from sampan.scheduler.snapshot import Snapshot
 
-_FLUSH_SECONDS = 300.0
-_BACKOFF, _BACKOFF_LIMIT = 1.0, 10.0
+_TURN = 16  # decisions before others get the loop
+_BINDING = 256  # pods that are being bound at once
+_ENDED = ("Succeeded", "Failed")
 log = logging.getLogger(__name__)
 
 
@@ -30,165 +42,266 @@ class _Refused(Exception):
 
 
 class Scheduler:
-    """Binds pods whose schedulerName is *name*. caches: with ``pods`` and ``nodes``."""
+    """Binds pods whose schedulerName is *name*. resources: those the API serves; profile: made of
+    the default plug-ins unless given."""
 
     def __init__(
         self, client: Client, *, clock: Clock, rng: random.Random, caches: Caches,
-        name: str = "default-scheduler", resources: Container[str] = ("pods", "nodes"),
+        name: str = "default-scheduler",
+        resources: Container[str] = ("pods", "nodes", "namespaces"),
         profile: Profile | None = None,
     ) -> None:  # fmt: skip
-        self._client = client
-        self._clock = clock
-        self._rng = rng
         self._caches = caches
         self._name = name
-        self._profile = profile or default_profile(Means(client, caches, clock, resources))
-        self._recorder = Recorder(client, name, clock=clock)
-        self._snapshot = Snapshot()
-        self._queue: WorkQueue[Key] = WorkQueue(base=_BACKOFF, limit=_BACKOFF_LIMIT)
-        self._waiting: set[Key] = set()  # found no node; an event may help them
-        self._tasks: list[asyncio.Task[None]] = []
+        self._profile = profile or default_profile(Means(client, caches, clock, rng, resources))
+        self._report = Reporter(client, name, clock=clock)
+        self._snapshot = Snapshot(self._namespace_labels)
+        self._cycle = Cycle(self._snapshot, self._profile, rng)
+        wakes = _wakes(self._profile)
+        self._queue = SchedulingQueue(wakes)
+        self._stirred = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         self._binding: set[asyncio.Task[None]] = set()
+        self._watched = ["nodes", "pods", "namespaces"]
         caches["nodes"].add_handler(self._node_changed)
         caches["pods"].add_handler(self._pod_changed)
+        caches["namespaces"].add_handler(self._namespace_changed)
+        others = sorted({w.resource for group in wakes.values() for w in group})
+        for resource in others:
+            if resource in resources and resource not in self._watched:
+                self._watched.append(resource)
+                caches[resource].add_handler(self._other_changed(resource))
 
     async def start(self) -> None:
         """Returns once the caches are synced and pods are being scheduled."""
-        await asyncio.gather(self._caches["nodes"].synced(), self._caches["pods"].synced())
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._flush())]
+        await asyncio.gather(*(self._caches[r].synced() for r in self._watched))
+        self._task = asyncio.create_task(self._run(), name="scheduler")
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *self._binding]
+        tasks = [*([self._task] if self._task else []), *self._binding]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._queue.close()
-        await self._recorder.close()
+        await self._report.close()
 
     # -- what happens in the cluster -----------------------------------------------------------
 
-    def _node_changed(self, _kind: str, old: Obj | None, new: Obj | None) -> None:
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _namespace_labels(self, name: str) -> Mapping[str, str]:
+        found = self._caches["namespaces"].get("", name)
+        return found.labels if found is not None else {}
+
+    def _happened(self, resource: str, kind: str, old: Obj | None, new: Obj | None) -> None:
+        self._queue.event(resource, kind, old, new, self._now())
+        self._stirred.set()
+
+    def _other_changed(self, resource: str) -> Any:
+        return lambda kind, old, new: self._happened(resource, kind, old, new)
+
+    def _namespace_changed(self, kind: str, old: Obj | None, new: Obj | None) -> None:
+        if old is None or new is None or old.labels != new.labels:
+            self._snapshot.namespaces_changed()
+            self._happened("namespaces", kind, old, new)
+
+    def _node_changed(self, kind: str, old: Obj | None, new: Obj | None) -> None:
         if new is None:
             assert old is not None
             self._snapshot.remove_node(old.name)
-            return
-        self._snapshot.set_node(new)
-        if old is None or _placing(old) != _placing(new):
-            self._retry_waiting()
+        else:
+            self._snapshot.set_node(new)
+            if old is not None and _placing(old) == _placing(new):
+                return
+        self._happened("nodes", kind, old, new)
 
     def _pod_changed(self, _kind: str, old: Obj | None, new: Obj | None) -> None:
-        if new is None:
-            assert old is not None
-            self._snapshot.remove_pod(old.uid)
-            self._waiting.discard(old.key)
-            self._retry_waiting()
-            return
-        if new.spec.get("nodeName"):
-            ended = new.status.get("phase") in ("Succeeded", "Failed")
+        was, now = _is_placed(old), _is_placed(new)
+        pod = new or old
+        assert pod is not None
+        if now:
+            assert new is not None
             self._snapshot.set_pod(new)
-            self._waiting.discard(new.key)
-            if ended:
-                self._retry_waiting()
-        elif self._is_mine(new):
-            # Our own note of failure is no reason to try again; a change of the pod is.
-            if old is None or old.spec != new.spec or old.labels != new.labels:
-                self._queue.add(new.key)
+            self._queue.remove(new.key)
+            if not was:
+                self._happened("pods", "ADDED", None, new)
+            elif old is not None and (old.labels != new.labels or old.spec != new.spec):
+                self._happened("pods", "MODIFIED", old, new)
+            return
+        if new is None or new.spec.get("nodeName"):  # gone or ended
+            self._snapshot.remove_pod(pod.uid)
+            self._snapshot.denominate(pod.uid)
+            self._queue.remove(pod.key)
+            if was or (new is None and pod.status.get("nominatedNodeName")):
+                self._happened("pods", "DELETED", old, None)
+            return
+        self._pending_changed(old, new)
+
+    def _pending_changed(self, old: Obj | None, new: Obj) -> None:
+        if not self._is_mine(new):
+            self._queue.remove(new.key)
+            self._snapshot.denominate(new.uid)
+            return
+        pod = PodInfo.of(new)
+        nominated = new.status.get("nominatedNodeName", "")
+        if nominated and old is None:
+            self._snapshot.nominate(pod, nominated)
+        # Our own note of failure is no reason to try again; a change of the pod is.
+        if old is None or old.spec != new.spec or old.labels != new.labels:
+            gated = any(p.pre_enqueue(pod) is not None for p in self._profile.pre_enqueue)
+            self._queue.add(pod, self._now(), gated=gated)
+            self._stirred.set()
+        else:
+            self._queue.update(pod)
 
     def _is_mine(self, pod: Obj) -> bool:
         return (
             pod.spec.get("schedulerName") == self._name
             and not pod.is_deleting
-            and not pod.spec.get("schedulingGates")
             and pod.status.get("phase", "Pending") == "Pending"
         )
 
-    def _retry_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for key in sorted(waiting):
-            self._queue.retry(key)
-
-    async def _flush(self) -> None:
-        """Whatever the events missed: nobody waits for more than five minutes."""
-        while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
-            self._retry_waiting()
-
-    # -- one pod -------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        turn = 0
         while True:
-            key = await self._queue.get()
-            pod = self._caches["pods"].get(key.namespace, key.name)
+            self._stirred.clear()
+            now = self._now()
+            self._queue.flush(now)
+            held = self._queue.pop(now)
+            if held is None:
+                await self._rest(self._queue.next_due())
+                continue
             try:
-                if pod is not None and not pod.spec.get("nodeName") and self._is_mine(pod):
-                    self._schedule(pod)
+                self._schedule(held)
             except Exception:
-                log.exception("scheduling %s", key.path)
-                self._queue.retry(key)
-            finally:
-                self._queue.done(key)
+                log.exception("scheduling %s", held.key.path)
+                self._queue.again(held, now)
+            turn += 1
+            if turn % _TURN == 0:
+                await asyncio.sleep(0)
+            while len(self._binding) >= _BINDING:
+                await asyncio.wait(self._binding, return_when=asyncio.FIRST_COMPLETED)
 
-    def _schedule(self, obj: Obj) -> None:
-        pod = PodInfo.of(obj)
-        found = decide(pod, self._snapshot, self._profile)
-        if isinstance(found, NoFit):
-            self._waiting.add(obj.key)
-            self._background(self._tell_failure(obj, found.message()))
-            return
-        best = max(found.values())
-        node = self._rng.choice([name for name, points in found.items() if points == best])
-        refused = self._reserve(pod, node)
-        if refused is not None:
-            self._waiting.add(obj.key)
-            self._background(self._tell_failure(obj, refused.reason))
-            return
-        self._snapshot.place(pod, node)
-        self._background(self._bind(pod, node))
-
-    def _reserve(self, pod: PodInfo, node: str) -> Reject | None:
-        info = self._snapshot.nodes[node]
-        for plugin in self._profile.reserves:
-            refused = plugin.reserve(pod, info)
-            if refused is not None:
-                self._unreserve(pod, node)
-                return refused
-        return None
-
-    def _unreserve(self, pod: PodInfo, node: str) -> None:
-        for plugin in reversed(self._profile.reserves):
-            plugin.unreserve(pod, node)
+    async def _rest(self, due: float | None) -> None:
+        """Until something happens or *due* (of the loop's clock)."""
+        try:
+            async with asyncio.timeout_at(due):
+                await self._stirred.wait()
+        except TimeoutError:
+            pass
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._binding.add(task)
         task.add_done_callback(self._binding.discard)
 
-    async def _bind(self, pod: PodInfo, node: str) -> None:
-        obj = pod.obj
+    # -- one pod -------------------------------------------------------------------------------
+
+    def _schedule(self, held: Waiting) -> None:
+        pod = held.pod
+        found = self._cycle.decide(pod)
+        if isinstance(found, NoFit):
+            self._no_fit(held, found)
+            return
+        refused = self._reserve(pod, self._snapshot.nodes[found])
+        if refused is not None:
+            plugin, reject = refused
+            self._fail(held, reject.reason, frozenset((plugin,)))
+            return
+        self._snapshot.place(pod, found)
+        self._background(self._bind(held, pod, found))
+
+    def _no_fit(self, held: Waiting, failure: NoFit) -> None:
+        pod = held.pod
+        said: list[str] = []
+        nominated: str | None = None
+        if failure.nodes:
+            table = self._cycle.table(pod)
+
+            def trial(node: NodeInfo) -> Verdict:
+                if isinstance(table, Early):
+                    return table.reject
+                return self._cycle.trial(table, pod, node)
+
+            for plugin in self._profile.post_filters:
+                way = plugin.post_filter(pod, self._snapshot, failure.rejected, trial)
+                if isinstance(way, Nominate):
+                    nominated = way.node
+                    self._make_room(pod, way)
+                    said = []
+                    break
+                said.append(way.message)
+                if way.forget:
+                    nominated = ""
+        if nominated == "":
+            self._snapshot.denominate(pod.uid)
+        self._fail(held, failure.message(", ".join(said)), failure.plugins, nominated)
+
+    def _make_room(self, pod: PodInfo, way: Nominate) -> None:
+        lower = [
+            p for p in self._snapshot.nominated.get(way.node, {}).values()
+            if p.priority < pod.priority
+        ]  # fmt: skip
+        for other in lower:
+            self._snapshot.denominate(other.uid)
+            self._background(self._report.denominated(other))
+        self._queue.wake([p.obj.key for p in lower], self._now())
+        self._snapshot.nominate(pod, way.node)
+        for victim in way.victims:
+            if not victim.obj.is_deleting:
+                self._background(self._report.evict(victim, pod, way.node))
+
+    def _fail(
+        self, held: Waiting, message: str, plugins: frozenset[str], nominated: str | None = None
+    ) -> None:
+        self._queue.failed(held, self._now(), plugins)
+        self._background(self._report.failed(held.pod, message, nominated=nominated))
+
+    def _reserve(self, pod: PodInfo, node: NodeInfo) -> tuple[str, Reject] | None:
+        for plugin in self._profile.reserves:
+            refused = plugin.reserve(pod, node)
+            if refused is not None:
+                self._unreserve(pod, node.obj.name)
+                return plugin.name, refused
+        return None
+
+    def _unreserve(self, pod: PodInfo, node: str) -> None:
+        for plugin in reversed(self._profile.reserves):
+            plugin.unreserve(pod, node)
+
+    async def _bind(self, held: Waiting, pod: PodInfo, node: str) -> None:
         try:
             await self._commit(pod, node)
-        except (StatusError, Unknown, OSError, _Refused) as e:
-            held = self._caches["pods"].get(obj.namespace, obj.name)
-            if held is None or held.spec.get("nodeName") != node:
-                self._snapshot.remove_pod(obj.uid)
-                self._unreserve(pod, node)
-            if isinstance(e, _Refused):
-                self._background(self._tell_failure(obj, str(e)))
-            elif not (isinstance(e, StatusError) and e.code in (404, 409)):
-                log.warning("binding %s: %s", obj.key.path, e)
-            self._queue.retry(obj.key)
+        except (*LOST, _Refused) as e:
+            await self._unbound(held, pod, node, e)
             return
-        self._queue.succeed(obj.key)
-        text = f"Successfully assigned {obj.namespace}/{obj.name} to {node}"
-        self._recorder.emit(obj.body, "Normal", "Scheduled", text)
+        self._report.scheduled(pod, node)
+
+    async def _unbound(self, held: Waiting, pod: PodInfo, node: str, e: Exception) -> None:
+        obj = pod.obj
+        seen = self._caches["pods"].get(obj.namespace, obj.name)
+        if seen is not None and seen.uid == obj.uid and seen.spec.get("nodeName"):
+            return  # it is bound after all
+        self._snapshot.remove_pod(obj.uid)
+        self._unreserve(pod, node)
+        self._queue.again(held, self._now())
+        self._happened("pods", "DELETED", obj, None)  # the place is free again
+        if isinstance(e, _Refused):
+            await self._report.failed(pod, str(e))
+        elif not (isinstance(e, StatusError) and e.code in (404, 409)):
+            log.warning("binding %s: %s", obj.key.path, e)
+            await self._report.failed(pod, f"binding rejected: {e}", reason="SchedulerError")
 
     async def _commit(self, pod: PodInfo, node: str) -> None:
         """Permit, PreBind and Bind. Raises _Refused, StatusError, Unknown, OSError."""
         for permit in self._profile.permits:
-            answer = permit.permit(pod, self._snapshot.nodes[node])
+            answer = permit.permit(pod, node)
             while isinstance(answer, Wait):
                 await asyncio.sleep(answer.seconds)
-                answer = permit.permit(pod, self._snapshot.nodes[node])
+                answer = permit.permit(pod, node)
             if answer is not None:
                 raise _Refused(answer.reason)
         for plugin in self._profile.pre_binds:
@@ -202,29 +315,19 @@ class Scheduler:
             if not isinstance(done, Skip):
                 return
 
-    async def _tell_failure(self, obj: Obj, message: str) -> None:
-        """The event and the pod's condition, each where it is news."""
-        held: Body = next(
-            (c for c in obj.status.get("conditions") or () if c["type"] == "PodScheduled"), {}
-        )
-        self._recorder.emit(obj.body, "Warning", "FailedScheduling", message)
-        if held.get("status") == "False" and held.get("message") == message:
-            return
-        at = rfc3339(self._clock.now())
-        condition: Body = {
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-            "message": message, "lastProbeTime": None, "observedGeneration":
-            obj.meta.get("generation", 1),
-            "lastTransitionTime": held.get("lastTransitionTime", at)
-            if held.get("status") == "False" else at,
-        }  # fmt: skip
-        try:
-            await self._client.patch(
-                "pods", obj.name, {"status": {"conditions": [condition]}}, obj.namespace,
-                kind="strategic", subresource="status",
-            )  # fmt: skip
-        except (StatusError, Unknown, OSError) as e:
-            log.info("condition of %s: %s", obj.key.path, e)
+
+def _wakes(profile: Profile) -> dict[str, Sequence[Wake]]:
+    found: dict[str, Sequence[Wake]] = {p.name: p.wakes for p in profile.filters}
+    for name, wake in profile.extra_wakes:
+        found[name] = (*found.get(name, ()), wake)
+    return found
+
+
+def _is_placed(pod: Obj | None) -> bool:
+    """It has a node and takes its room there."""
+    return (
+        pod is not None and bool(pod.spec.get("nodeName")) and pod.status.get("phase") not in _ENDED
+    )
 
 
 def _placing(node: Obj) -> tuple[object, ...]:
