@@ -50,7 +50,7 @@ def is_rolling(deployment: Body) -> bool:
     return bool((deployment["spec"].get("strategy") or {}).get("type") != "Recreate")
 
 
-def _resolve(value: Any, total: int, *, up: bool) -> int:
+def resolve(value: Any, total: int, *, up: bool) -> int:
     """An absolute number, or a percentage of *total* rounded up or down."""
     if isinstance(value, str) and value.endswith("%"):
         part = total * int(value[:-1])
@@ -63,8 +63,8 @@ def bounds(deployment: Body) -> tuple[int, int]:
     unavailable."""
     total = replicas(deployment)
     rolling = (deployment["spec"].get("strategy") or {}).get("rollingUpdate") or {}
-    surge = _resolve(rolling.get("maxSurge", 0), total, up=True)
-    unavailable = _resolve(rolling.get("maxUnavailable", 0), total, up=False)
+    surge = resolve(rolling.get("maxSurge", 0), total, up=True)
+    unavailable = resolve(rolling.get("maxUnavailable", 0), total, up=False)
     return surge, unavailable if surge or unavailable else 1
 
 

@@ -129,7 +129,9 @@ class PlanWorld:
                     self._all(failed(problem) if failed else ())
                     raise Refused(problem)
                 if self.graceful and key.resource == "pods" and key in self.objects:
-                    self.objects[key]["metadata"].setdefault("deletionTimestamp", rfc3339(self.now))
+                    body = self.objects[key]
+                    meta = {"deletionTimestamp": rfc3339(self.now), **body["metadata"]}
+                    self.objects[key] = {**body, "metadata": meta}
                 else:
                     self.objects.pop(key, None)
                 self._all(done() if done else ())
@@ -144,7 +146,7 @@ class PlanWorld:
 
     def _patch(self, key: Key, patch: Body) -> None:
         """Owner references, labels and conditions only: what the plans patch."""
-        body = self.objects[key]
+        body = self.objects[key] = copy.deepcopy(self.objects[key])
         if labels := patch.get("metadata", {}).get("labels"):
             body["metadata"]["labels"] = {**body["metadata"].get("labels", {}), **labels}
         for ref in patch.get("metadata", {}).get("ownerReferences", ()):
