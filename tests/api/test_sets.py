@@ -20,6 +20,10 @@ SET: Body = {
     "metadata": {"name": "w"},
     "spec": {"selector": {"matchLabels": {"app": "a"}}, "template": TEMPLATE},
 }
+CLAIM: Body = {
+    "metadata": {"name": "d"},
+    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+}
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -186,7 +190,7 @@ def test_replication_controller_takes_selector_and_labels_of_its_template():
         ),
         (
             {
-                "volumeClaimTemplates": [{"metadata": {"name": "d"}}],
+                "volumeClaimTemplates": [CLAIM],
                 "template": {"spec": {"containers": [
                     {"name": "c", "image": "x", "volumeMounts": [{"name": "d", "mountPath": "/d"}]}
                 ]}},
@@ -197,6 +201,15 @@ def test_replication_controller_takes_selector_and_labels_of_its_template():
 )  # fmt: skip
 def test_stateful_set(spec, expected):
     assert problems("statefulsets.apps", merged(SET, {"spec": spec})) == expected
+
+
+def test_claim_templates_are_validated():
+    found = problems("statefulsets.apps", merged(SET, {"spec": {"volumeClaimTemplates": [{}]}}))
+    assert found[:2] == [
+        "spec.volumeClaimTemplates[0].metadata.name: Required value",
+        "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is "
+        "required",
+    ]
 
 
 def test_stateful_set_service_name_is_a_label():

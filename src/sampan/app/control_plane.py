@@ -26,6 +26,7 @@ from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.rootca import RootCaController
 from sampan.controllers.serviceaccount import ServiceAccountController
+from sampan.controllers.statefulset import StatefulSetController
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
 from sampan.scheduler.scheduler import Scheduler
@@ -82,7 +83,7 @@ class ControlPlane:
             KubernetesServiceController(api_address, api_port),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
-            ReplicationControllerController(),
+            ReplicationControllerController(), StatefulSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
             self.load_balancers,
         )  # fmt: skip

@@ -104,7 +104,6 @@ class Plan:
 
     view: View
     now: float
-    claims: bool
     head: list[Action] = field(default_factory=list)
     acts: list[Action] = field(default_factory=list)
     pods: dict[int, Body] = field(default_factory=dict)  # by ordinal
@@ -296,8 +295,6 @@ class Plan:
     # -- claims --------------------------------------------------------------------------------
 
     def _missing_claims(self, ordinal: int) -> list[Body]:
-        if not self.claims:
-            return []
         wanted = ids.new_claims(self.s, ordinal)
         return [c for c in wanted if self.view.claim_named(c["metadata"]["name"]) is None]
 

@@ -15,22 +15,19 @@ from sampan.lib.selectors import from_label_selector
 
 
 class StatefulSetController:
-    """claims: whether PersistentVolumeClaims are served."""
+    """Keeps ``spec.replicas`` pods alive that have names of their own."""
 
     name = "statefulset-controller"
     workers = 5
     resource = RESOURCE
 
-    def __init__(self, *, claims: bool = True) -> None:
-        self._claims = claims
-        triggers = [
+    def __init__(self) -> None:
+        self.triggers: tuple[Trigger, ...] = (
             own(self.resource),
             Trigger("pods", self._keys_of_pod),
             Trigger(history.RESOURCE, self._keys_of_revision),
-        ]
-        if claims:
-            triggers.append(Trigger(CLAIMS, self._keys_of_claim))
-        self.triggers: tuple[Trigger, ...] = tuple(triggers)
+            Trigger(CLAIMS, self._keys_of_claim),
+        )
         self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
             "pods": {"orphan": podlib.orphan_namespace},
             history.RESOURCE: {"orphan": podlib.orphan_namespace},
@@ -79,11 +76,11 @@ class StatefulSetController:
             (*mine(revisions.by("owner", s.uid)), *free(revisions.by("orphan", key.namespace))),
             lambda name: pods.get(key.namespace, name),
             lambda name: revisions.get(key.namespace, name),
-            lambda name: caches[CLAIMS].get(key.namespace, name) if self._claims else None,
+            lambda name: caches[CLAIMS].get(key.namespace, name),
         )
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
-        return Plan(view, now, claims=self._claims).run()
+        return Plan(view, now).run()
 
 
 _COUNTS = f"{TEST}test_status_of_a_rollout"

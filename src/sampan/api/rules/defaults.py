@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.api.obj import Body
+from sampan.api.rules import storage_defaults
 from sampan.api.rules.podspec_defaults import canonical_list, default_template
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
@@ -144,12 +145,9 @@ def stateful_set(body: Body) -> None:
     default_template(spec.get("template"))
     for claim in spec.get("volumeClaimTemplates") or ():
         claim.update(apiVersion="v1", kind="PersistentVolumeClaim")
-        _fill(_spec(claim), volumeMode="Filesystem")
-        canonical_list(((claim["spec"].get("resources")) or {}).get("requests"))
-        canonical_list(((claim["spec"].get("resources")) or {}).get("limits"))
-        if not isinstance(claim.get("status"), dict):
+        if claim.get("status") is None:
             claim["status"] = {}
-        _fill(claim["status"], phase="Pending")
+        storage_defaults.persistent_volume_claim(claim)
 
 
 def daemon_set(body: Body) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
+from sampan.api.rules import claims
 from sampan.api.rules.field import (
     Raw,
     checked,
@@ -56,6 +57,11 @@ def stateful_set(body: Body) -> list[Cause]:
     if spec.get("serviceName"):
         found += checked("spec.serviceName", spec["serviceName"], names.dns1123_label)
     found += check_selector(spec, "statefulset")
+    for i, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+        at = f"spec.volumeClaimTemplates[{i}]"
+        if not (claim.get("metadata") or {}).get("name"):
+            found.append(required(f"{at}.metadata.name"))
+        found += claims.claim_spec(f"{at}.spec", claim.get("spec") or {})
     return found + _stateful_template(spec)
 
 
@@ -101,10 +107,11 @@ def _stateful_template(spec: Body) -> list[Cause]:
     inner: Body = template.get("spec") or {}
     volumes = list(inner.get("volumes") or ())
     given = {v.get("name") for v in volumes}
-    claims = [(c.get("metadata") or {}).get("name") for c in spec.get("volumeClaimTemplates") or ()]
+    templates = spec.get("volumeClaimTemplates") or ()
+    names_of = [(c.get("metadata") or {}).get("name") for c in templates]
     volumes += [
         {"name": name, "persistentVolumeClaim": {"claimName": name}}
-        for name in claims
+        for name in names_of
         if name and name not in given
     ]
     whole = {**template, "spec": {**inner, "volumes": volumes} if volumes else inner}
