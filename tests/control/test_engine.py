@@ -12,7 +12,17 @@ from sampan.apiserver.endpoint import ApiServer
 from sampan.client.base import Client
 from sampan.control.engine import Engine
 from sampan.control.events import Recorder
-from sampan.control.plan import Action, Again, Caches, Create, Delete, Emit, Update, own
+from sampan.control.plan import (
+    Action,
+    Again,
+    Caches,
+    Create,
+    Delete,
+    Emit,
+    Trigger,
+    Update,
+    own,
+)
 from sampan.lib.clock import RealClock
 from sampan.testing.api import api_server, client_of
 
@@ -93,6 +103,34 @@ class Scripted:
     def plan(self, view: Obj, now: float) -> Sequence[Action]:
         self.calls += 1
         return self._plan(self.calls)
+
+
+def test_an_update_that_does_not_matter_wakes_nobody() -> None:
+    class Watcher(Counter):
+        triggers = (
+            Trigger(
+                "configmaps", lambda obj, _caches: (obj.key,),
+                matters=lambda old, new: old.body.get("data") != new.body.get("data"),
+            ),
+        )  # fmt: skip
+
+    async def main() -> None:
+        watcher = Watcher(goal=0)
+        _api, client, engine = await engine_with(watcher)
+        await client.create("configmaps", {"metadata": {"name": "a"}}, "default")
+        await engine.settle()
+        assert watcher.planned == [0]
+        await client.patch("configmaps", "a", {"metadata": {"labels": {"x": "y"}}}, "default")
+        await engine.settle()
+        assert watcher.planned == [0]
+        await client.patch("configmaps", "a", {"data": {"n": "5"}}, "default")
+        await engine.settle()
+        assert watcher.planned == [0, 5]
+        await client.delete("configmaps", "a", "default")
+        await engine.settle()
+        await engine.stop()
+
+    asyncio.run(main())
 
 
 def config(name: str) -> Body:

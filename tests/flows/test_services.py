@@ -171,3 +171,75 @@ def test_the_kubernetes_service_is_put_right() -> None:
         assert ip.spec["parentRef"]["name"] == "kubernetes"
 
     run(scenario)
+
+
+def test_a_range_that_is_in_use_stays_until_it_is_not() -> None:
+    async def scenario(w: World) -> None:
+        extra = {"metadata": {"name": "extra"}, "spec": {"cidrs": ["10.99.0.0/24"]}}
+        await w.client.create(CIDRS, extra)
+
+        async def condition(status: str) -> bool:
+            found = await w.client.get(CIDRS, "extra")
+            return any(c["status"] == status for c in found.status.get("conditions") or ())
+
+        await until(lambda: condition("True"))
+        await w.client.create("services", service(clusterIP="10.99.0.9"), "default")
+        await w.client.delete(CIDRS, "extra")
+        await until(lambda: condition("False"))
+        await w.client.delete("services", "web", "default")
+
+        async def gone() -> bool:
+            return "extra" not in {o.name for o in (await w.client.list(CIDRS)).items}
+
+        await until(gone)
+
+    run(scenario)
+
+
+def test_an_address_that_somebody_deletes_comes_back_and_a_leaked_one_goes() -> None:
+    async def scenario(w: World) -> None:
+        made = await w.client.create("services", service(), "default")
+        ip = made.spec["clusterIP"]
+        await asyncio.sleep(10)
+        await w.client.delete(IPS, ip)
+
+        async def back() -> bool:
+            found = [o for o in (await w.client.list(IPS)).items if o.name == ip]
+            return bool(found) and found[0].spec["parentRef"]["name"] == "web"
+
+        await until(back)
+        held = (await w.client.get(IPS, ip)).body
+        leaked = {
+            "metadata": {"name": "10.43.7.7", "labels": held["metadata"]["labels"]},
+            "spec": {"parentRef": {**held["spec"]["parentRef"], "name": "gone"}},
+        }
+        await w.client.create(IPS, leaked)
+
+        async def gone() -> bool:
+            return "10.43.7.7" not in {o.name for o in (await w.client.list(IPS)).items}
+
+        await until(gone)
+        events = (await w.client.list("events")).items
+        reasons = {e.body["reason"] for e in events if e.body["source"]["component"] ==
+                   "ipallocator-repair-controller"}  # fmt: skip
+        assert reasons == {"ClusterIPNotAllocated", "IPAddressNotAllocated"}
+
+    run(scenario)
+
+
+def test_services_that_come_and_go_need_no_repair() -> None:
+    async def scenario(w: World) -> None:
+        for round_ in range(3):
+            await asyncio.gather(
+                *(w.client.create("services", service(f"s{i}"), "default") for i in range(20))
+            )
+            await asyncio.sleep(round_ * 4)
+            await asyncio.gather(
+                *(w.client.delete("services", f"s{i}", "default") for i in range(20))
+            )
+        await asyncio.sleep(200)
+        events = (await w.client.list("events")).items
+        assert not [e for e in events if "ClusterIP" in e.body["reason"]]
+        assert [o.name for o in (await w.client.list(IPS)).items] == ["10.43.0.1"]
+
+    run(scenario)

@@ -267,6 +267,13 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _rule("create", "discovery.k8s.io", "endpointslices/restricted"),
         _EVENTS,
     ),
+    "service-cidrs-controller": (
+        _rule("get list watch patch update", "networking.k8s.io", "servicecidrs"),
+        _rule("patch update", "networking.k8s.io",
+              "servicecidrs/finalizers servicecidrs/status"),
+        _rule(_READ, "networking.k8s.io", "ipaddresses"),
+        _EVENTS,
+    ),
     "service-controller": (
         _rule(_READ, "core", "services"), _rule("patch update", "core", "services/status"),
         _rule("list watch", "core", "nodes"), _EVENTS,

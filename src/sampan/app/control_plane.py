@@ -14,6 +14,7 @@ from sampan.apiserver.endpoint import ApiServer
 from sampan.client.base import Client
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
+from sampan.controllers.address_repair import AddressRepair
 from sampan.controllers.deployment import DeploymentController
 from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
@@ -25,6 +26,7 @@ from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.rootca import RootCaController
+from sampan.controllers.service_cidrs import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.statefulset import StatefulSetController
 from sampan.lib.clock import Clock
@@ -85,7 +87,7 @@ class ControlPlane:
             ReplicaSetController(), DeploymentController(),
             ReplicationControllerController(), StatefulSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
-            self.load_balancers,
+            self.load_balancers, ServiceCIDRController(), AddressRepair(),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)
@@ -101,7 +103,7 @@ class ControlPlane:
     def _controller_client(self, name: str) -> Client:
         if not name:
             return self.client(MANAGER)
-        if name == KubernetesServiceController.name:
+        if name in (KubernetesServiceController.name, AddressRepair.name):
             return self.client(APISERVER)
         return self.client(controller_user(name))
 
