@@ -66,6 +66,7 @@ class ControlPlane:
     ) -> None:  # fmt: skip
         self.store = store
         self.clock = clock
+        self.rng = rng
         self.registry = builtin()
         self.schemas = Schemas.load()
         self.authorizer = RbacAuthorizer()

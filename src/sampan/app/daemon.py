@@ -186,7 +186,7 @@ class Daemon:
                 self._add_node(space.name, space.index, runtime, space.pid)
                 await self._serve_inside(space)
             assert self._plane is not None
-            self._network = NodeNetwork(self._plane, [*spaces.values()])
+            self._network = NodeNetwork(self._plane, [*spaces.values()], address=self.place.address)
             await self._network.start()
         else:
             for index, name in enumerate(names, 1):

@@ -6,8 +6,21 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from sampan.api.call import User
 from sampan.app.control_plane import ControlPlane
-from sampan.node.runtime.native.nodes import Space
+from sampan.client.cache import Caches
+from sampan.control.events import Recorder
+from sampan.network.outside import Outside
+from sampan.network.proxy import NodeRules, Proxy
+from sampan.network.rules import Facts
+from sampan.node.runtime.native.nodes import (
+    DNS_ADDRESS,
+    SERVICE_ADDRESS,
+    Space,
+    node_address,
+)
+
+PROXY = User("system:kube-proxy", ("system:authenticated",))
 
 
 class Part(Protocol):
@@ -23,13 +36,35 @@ class Part(Protocol):
 
 
 class NodeNetwork:
-    """All parts on all nodes."""
+    """All parts on all nodes. address: the cluster's own, on the host."""
 
-    def __init__(self, plane: ControlPlane, spaces: Sequence[Space]) -> None:
-        self._parts: tuple[Part, ...] = ()
+    def __init__(self, plane: ControlPlane, spaces: Sequence[Space], *, address: str) -> None:
+        self._parts: tuple[Part, ...] = (_proxy(plane, spaces, address),)
 
     async def start(self) -> None:
         await asyncio.gather(*(p.start() for p in self._parts))
 
     async def stop(self) -> None:
         await asyncio.gather(*(p.stop() for p in self._parts), return_exceptions=True)
+
+
+def _proxy(plane: ControlPlane, spaces: Sequence[Space], address: str) -> Proxy:
+    """The Services of all nodes, and their way in from the host."""
+    client = plane.client(PROXY)
+    caches = Caches(client)
+    recorder = Recorder(client, "kube-proxy", clock=plane.clock)
+
+    def failed(owner: str, message: str) -> None:
+        service = caches["services"].get(*owner.split("/"))
+        if service is not None:
+            recorder.emit(service.body, "Warning", "FailedToListen", message)
+
+    own = frozenset((SERVICE_ADDRESS, DNS_ADDRESS))
+    rules = [
+        NodeRules(s, Facts(s.name, (at := node_address(s.index),), masquerade=at, own=own))
+        for s in spaces
+    ]
+    outside = Outside(
+        address=address, spaces={s.name: s for s in spaces}, rng=plane.rng, failed=failed
+    )
+    return Proxy(caches, plane.engine.caches["pods"], rules, outside=outside, recorder=recorder)

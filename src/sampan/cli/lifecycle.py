@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -37,6 +38,10 @@ def _require_tools(runtime: str) -> None:
     missing = [package for tool, package in _TOOLS.items() if not shutil.which(tool)]
     if not (shutil.which("crun") or shutil.which("runc")):
         missing.append("crun")
+    try:
+        ctypes.CDLL("libnftables.so.1")
+    except OSError:
+        missing.append("libnftables1")
     if missing:
         raise Failed(f"missing: apt-get install {' '.join(missing)}")
 

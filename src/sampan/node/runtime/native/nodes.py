@@ -26,7 +26,9 @@ from sampan.node.runtime.native.netlink import netlink
 
 T = TypeVar("T")
 PODS = "10.42.0.0/16"
+SERVICES = "10.43.0.0/16"
 SERVICE_ADDRESS = "10.43.0.1"  # of the API, on every node
+DNS_ADDRESS = "10.43.0.10"  # of the cluster's DNS, on every node
 API_ADDRESS = "10.44.1.1"  # where the kubernetes Service points to, on every node
 GATEWAY = "169.254.1.1"  # the next hop of every pod; every node answers for it
 _LINKS = "10.44.0.0/24"
@@ -186,6 +188,9 @@ def _prepare_node(index: int) -> None:
             link.address("lo", address)
         # What no pod has is not looked for elsewhere.
         link.route(pod_network(index), unreachable=True)
+        # A process of the node may send to a Service only if there is a route: rules turn it to an
+        # endpoint or refuse it on its way out (sampan.network.ruleset).
+        link.route(SERVICES, device="lo", source=node_address(index))
 
 
 def _prepare_switch() -> None:

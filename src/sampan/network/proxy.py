@@ -1,0 +1,303 @@
+"""The service proxy: follows Services and EndpointSlices and keeps every node's kernel by them.
+
+One proxy serves all nodes of the process. What it writes stays when the process goes; the next
+one reads it back and changes only what is not as it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from sampan.api.obj import Obj
+from sampan.client.cache import Caches, Informer
+from sampan.control.events import Recorder
+from sampan.network import conntrack, ruleset
+from sampan.network.backends import (
+    SERVICE_NAME,
+    ZONE,
+    Endpoint,
+    PortKey,
+    Service,
+    endpoints,
+    ready_addresses,
+    service,
+)
+from sampan.network.claims import Claims, Vip
+from sampan.network.health import Check, HealthChecks, Listens
+from sampan.network.nft import Nft, NftError
+from sampan.network.outside import Outside
+from sampan.network.rules import (
+    Entries,
+    Entry,
+    Facts,
+    Row,
+    has_host_ports,
+    pod_entries,
+    row,
+    service_entries,
+)
+
+T = TypeVar("T")
+Found = Mapping[PortKey, Sequence[Endpoint]]
+_POD = "pod:"
+_RETRY_FIRST, _RETRY_LIMIT = 0.5, 30.0
+_BY_SERVICE = "service"
+log = logging.getLogger(__name__)
+
+
+class Space(Listens, Protocol):
+    """A node's namespaces: work given to ``run`` happens inside of them."""
+
+    name: str
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T: ...
+
+
+class NodeRules:
+    """The kernel of one node: what is claimed of it, what it holds."""
+
+    def __init__(self, space: Space, facts: Facts) -> None:
+        self.space = space
+        self.facts = facts
+        self.health = HealthChecks(space)
+        self.checks: dict[int, Check] = {}
+        self._claims: Claims[Entry] = Claims()
+        self._dirty: set[Vip] = set()
+        self._nft: Nft | None = None
+        self._table: ruleset.Table | None = None  # None: what the kernel holds is not known
+
+    def claim(self, owner: str, entries: Entries) -> None:
+        self._dirty |= self._claims.put(owner, entries)
+
+    async def sync(self) -> None:
+        """The kernel holds what is claimed. Raises NftError, OSError; then what it holds is read
+        again before the next try."""
+        if self._table is None:
+            await self._begin()
+        elif self._dirty:
+            await self._change(self._table, "")
+
+    async def _begin(self) -> None:
+        """From what the kernel holds, or, where that cannot be taken over, anew: in one
+        transaction either way."""
+        if self._nft is None:
+            self._nft = await self.space.run(Nft)
+        held = await self.space.run(self._held)
+        table = held if held is not None else ruleset.Table()
+        self._dirty = self._claims.vips() | {*table.rows}
+        await self._change(table, ruleset.create(self.facts) if held is None else "")
+        if held is not None:
+            # What changed while nobody looked is not known.
+            await self._forget({vip: r.places for vip, r in table.rows.items()}, table)
+
+    def _held(self) -> ruleset.Table | None:
+        assert self._nft is not None
+        try:
+            text = self._nft.run(f"list table ip {ruleset.TABLE}")
+            if f"chain {ruleset.version(self.facts)} {{" not in text:
+                return None
+            return ruleset.parse(text)
+        except (NftError, ruleset.Foreign) as e:
+            log.debug("rules of node %s are made anew: %s", self.space.name, e)
+            return None
+
+    async def _change(self, table: ruleset.Table, prefix: str) -> None:
+        dirty, self._dirty = self._dirty, set()
+        changes: dict[Vip, Row | None] = {}
+        for vip in dirty:
+            entry, old = self._claims.entry(vip), table.rows.get(vip)
+            new = row(entry, old) if entry else None
+            if new != old:
+                changes[vip] = new
+        commands = prefix + table.command(changes)
+        moved = {
+            vip: new.places if new else frozenset()
+            for vip, new in changes.items()
+            if (new.places if new else frozenset()) != table.rows.get(vip, Row()).places
+        }
+        if commands:
+            self._table = None
+            assert self._nft is not None
+            await self.space.run(self._nft.run, commands)
+        table.put(changes)
+        self._table = table
+        if not prefix:
+            await self._forget(moved, table)
+
+    async def _forget(
+        self, moved: Mapping[Vip, frozenset[tuple[str, int]]], table: ruleset.Table
+    ) -> None:
+        """Clients of endpoints that serve no more are sent to others."""
+        flows = conntrack.udp(moved)
+        if flows:
+            await self.space.run(conntrack.forget, flows)
+        if any(r.record for vip in moved if (r := table.rows.get(vip))):
+            await self.space.run(self._forget_clients, moved)
+
+    def _forget_clients(self, moved: Mapping[Vip, frozenset[tuple[str, int]]]) -> None:
+        assert self._nft is not None
+        text = self._nft.run(f"list map ip {ruleset.TABLE} affinity")
+        for command in ruleset.strays(text, moved):  # one by one: they end by themselves, too
+            try:
+                self._nft.run(command)
+            except NftError as e:
+                log.debug("a client's affinity had ended by itself: %s", e)
+
+    async def close(self) -> None:
+        self.health.close()
+        if self._nft is not None:
+            self._nft.close()
+            self._nft = None
+
+
+class Proxy:
+    """All nodes of this process, and the way in from the host. A ``Part`` of ``NodeNetwork``.
+
+    caches: of the proxy's own identity. pods: those whose host ports are served (the proxy itself
+    may not read pods; upstream that is the container runtime's work).
+    """
+
+    def __init__(
+        self, caches: Caches, pods: Informer, nodes: Sequence[NodeRules], *, outside: Outside,
+        recorder: Recorder,
+    ) -> None:  # fmt: skip
+        self._caches = caches
+        self._pods = pods
+        self._nodes = nodes
+        self._outside = outside
+        self._recorder = recorder
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._health_failed: set[tuple[str, int]] = set()
+
+    async def start(self) -> None:
+        slices = self._caches["endpointslices.discovery.k8s.io"]
+        slices.add_index(_BY_SERVICE, _services_of)
+        slices.add_handler(self._slice_changed)
+        self._caches["services"].add_handler(self._service_changed)
+        self._caches["nodes"].add_handler(self._node_changed)
+        await self._caches.start()
+        self._pods.add_handler(self._pod_changed)
+        await self._pass(tuple(self._nodes))
+        self._task = asyncio.create_task(self._work(), name="service proxy")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._caches.stop()
+        await self._outside.close()
+        for node in self._nodes:
+            await node.close()
+        await self._recorder.close()
+
+    # -- what changes
+
+    def _touch(self, owners: Iterable[str]) -> None:
+        self._dirty.update(owners)
+        self._wake.set()
+
+    def _service_changed(self, _kind: str, old: Obj | None, new: Obj | None) -> None:
+        self._touch(f"{o.namespace}/{o.name}" for o in (old, new) if o is not None)
+
+    def _slice_changed(self, _kind: str, old: Obj | None, new: Obj | None) -> None:
+        self._touch(s for o in (old, new) if o is not None for s in _services_of(o))
+
+    def _pod_changed(self, _kind: str, old: Obj | None, new: Obj | None) -> None:
+        if any(o is not None and has_host_ports(o.body) for o in (old, new)):
+            self._touch(f"{_POD}{o.namespace}/{o.name}" for o in (old, new) if o is not None)
+
+    def _node_changed(self, _kind: str, _old: Obj | None, new: Obj | None) -> None:
+        for node in self._nodes:
+            if new is not None and node.facts.node == new.name:
+                zone = new.labels.get(ZONE, "")
+                if zone != node.facts.zone:
+                    node.facts = replace(node.facts, zone=zone)
+                    self._touch(f"{o.namespace}/{o.name}" for o in self._caches["services"].list())
+
+    # -- what is done about it
+
+    async def _work(self) -> None:
+        delay = _RETRY_FIRST
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            failed = await self._pass(tuple(self._nodes))
+            if failed:
+                loop.call_later(delay, self._wake.set)
+                delay = min(delay * 2, _RETRY_LIMIT)
+            else:
+                delay = _RETRY_FIRST
+
+    async def _pass(self, nodes: Sequence[NodeRules]) -> bool:
+        """Every node as the caches want it by now. Whether some node could not be brought there."""
+        dirty, self._dirty = self._dirty, set()
+        for owner in sorted(dirty):
+            if owner.startswith(_POD):
+                self._claim_pod(owner)
+            else:
+                self._claim_service(owner)
+        results = await asyncio.gather(*(n.sync() for n in nodes), return_exceptions=True)
+        failed = False
+        for node, result in zip(nodes, results, strict=True):
+            if isinstance(result, NftError | OSError):
+                log.error("rules of node %s: %s", node.space.name, result)
+                failed = True
+            elif isinstance(result, BaseException):
+                raise result
+        await self._outside.sync()
+        await asyncio.gather(*(self._check(n) for n in nodes))
+        return failed
+
+    def _claim_pod(self, owner: str) -> None:
+        pod = self._pods.get(*owner.removeprefix(_POD).split("/"))
+        for node in self._nodes:
+            node.claim(owner, pod_entries(pod.body, node.facts) if pod else {})
+
+    def _claim_service(self, owner: str) -> None:
+        held = self._caches["services"].get(*owner.split("/"))
+        known = service(held.body) if held else None
+        found: Found = {}
+        if known is not None:
+            slices = self._caches["endpointslices.discovery.k8s.io"].by(_BY_SERVICE, owner)
+            found = endpoints(s.body for s in slices)
+        for node in self._nodes:
+            node.claim(owner, service_entries(known, found, node.facts) if known else {})
+            self._set_check(node, owner, known, found)
+        self._outside.put(owner, known, found)
+
+    @staticmethod
+    def _set_check(node: NodeRules, owner: str, known: Service | None, found: Found) -> None:
+        for port in [p for p, c in node.checks.items() if f"{c.namespace}/{c.name}" == owner]:
+            del node.checks[port]
+        if known is not None and known.health_port:
+            count = ready_addresses(found.values(), node.facts.node)
+            node.checks[known.health_port] = Check(known.namespace, known.name, count)
+
+    async def _check(self, node: NodeRules) -> None:
+        failed = await node.health.sync(node.checks)
+        self._health_failed &= {(node.space.name, port) for port in failed}
+        for port, error in failed.items():
+            if (node.space.name, port) in self._health_failed:
+                continue
+            self._health_failed.add((node.space.name, port))
+            check = node.checks[port]
+            message = f"node {node.space.name} failed to start healthcheck "
+            message += f"{check.namespace}/{check.name} on port {port}: {error.strerror or error}"
+            log.error("%s", message)
+            held = self._caches["services"].get(check.namespace, check.name)
+            if held is not None:
+                self._recorder.emit(
+                    held.body, "Warning", "FailedToStartServiceHealthcheck", message
+                )
+
+
+def _services_of(piece: Obj) -> list[str]:
+    name = piece.labels.get(SERVICE_NAME)
+    return [f"{piece.namespace}/{name}"] if name else []

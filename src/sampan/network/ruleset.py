@@ -1,0 +1,316 @@
+"""The nftables table of a node's Services: its text, its chains, and how to read it back.
+
+Pure. ``sampan-proxy`` belongs to the proxy alone. Which endpoint a new connection goes to is
+decided by two look-ups: of address, protocol and port to a chain ``pick-N``, and there of the same
+with a random number below N to an endpoint. Chains are shared by all Services of N endpoints.
+
+Hooks (a policy's own table fits between them: in ``forward`` at priority 0 both addresses of a
+connection are the real ones, but for what ``masq-*`` marked, whose source changes in postrouting):
+
+    prerouting, output  -110  guard: who may use a LoadBalancer's address
+                        -100  DNAT
+                         -90  remember clients (affinity), refuse what nobody took
+    forward              -10  mark hairpins; nothing leaves towards the range of the Services
+    postrouting          100  SNAT of connections that bear the mark 0x4000 (``ct mark``)
+
+A packet's own mark is used between -100 and -90 and is 0 after that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network
+
+from sampan.network.claims import Vip
+from sampan.network.rules import (
+    PROTOCOLS,
+    REFUSE,
+    Address,
+    Batch,
+    Facts,
+    Row,
+    difference,
+)
+
+TABLE = "sampan-proxy"
+MARK = "0x4000"  # in the connection's mark: answers come back through this node
+_KEY = "ip daddr . meta l4proto . th dport"
+_SLOT = "meta l4proto . ip daddr . th dport"
+_CLIENT = f"ip saddr . {_SLOT}"
+_MAPS = """
+    map services { type ipv4_addr . inet_proto . inet_service : verdict; }
+    map inside { type ipv4_addr . inet_proto . inet_service : verdict; }
+    map refused { type ipv4_addr . inet_proto . inet_service : verdict; }
+    map affine { type ipv4_addr . inet_proto . inet_service : verdict; }
+    map endpoints {
+        type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service;
+    }
+    map inside-endpoints {
+        type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service;
+    }
+    map affinity {
+        type ipv4_addr . inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service;
+        size 262144; flags dynamic,timeout; timeout 3h;
+    }
+    set restricted { type ipv4_addr . inet_proto . inet_service; }
+    set sources { type ipv4_addr . inet_proto . inet_service . ipv4_addr; flags interval; }
+    set cluster-ips { type ipv4_addr; }
+"""
+_RECORDED = "ct original ip daddr . meta l4proto . ct original proto-dst"
+
+
+def _chain(name: str, *rules: str) -> str:
+    return f"    chain {name} {{\n" + "".join(f"        {r}\n" for r in rules) + "    }\n"
+
+
+def _hook(kind: str, hook: str, priority: int) -> str:
+    return f"type {kind} hook {hook} priority {priority}; policy accept;"
+
+
+def skeleton(facts: Facts) -> str:
+    """The table without anything in it."""
+    text = _MAPS
+    text += _chain(REFUSE, "meta l4proto tcp reject with tcp reset", "reject")
+    text += _chain("allow", f"{_KEY} . ip saddr != @sources drop")
+    text += _chain(
+        "check",
+        "ct status dnat meta mark set 0",
+        *(f"ct status dnat meta l4proto {p} {_RECORDED} vmap @affine" for p in PROTOCOLS),
+        "ct status dnat return",
+        f"{_KEY} vmap @refused",
+        "fib daddr type local return",
+        f"ip daddr @cluster-ips goto {REFUSE}",
+        f"ip daddr {facts.services} reject with icmp type host-unreachable",
+    )
+    for hook in ("prerouting", "output"):
+        text += _chain(
+            f"guard-{hook}", _hook("filter", hook, -110),
+            f"ct state new {_KEY} @restricted jump allow",
+        )  # fmt: skip
+        text += _chain(
+            f"nat-{hook}", _hook("nat", hook, -100),
+            (f"ip saddr {facts.pods} " if hook == "prerouting" else "") + f"{_KEY} vmap @inside",
+            f"{_KEY} vmap @services",
+        )  # fmt: skip
+        text += _chain(f"check-{hook}", _hook("filter", hook, -90), "ct state new jump check")
+    text += _chain(
+        "forward", _hook("filter", "forward", -10),
+        f"ct state new ct status dnat fib daddr . iif oif exists "
+        f"ct mark set ct mark or {MARK}",
+        f"ip daddr {facts.services} reject with icmp type host-unreachable",
+    )  # fmt: skip
+    text += _chain(
+        "postrouting", _hook("nat", "postrouting", 100),
+        f"ct mark and {MARK} == 0 return",
+        f"snat ip to {facts.masquerade} fully-random",
+    )  # fmt: skip
+    return text
+
+
+def version(facts: Facts) -> str:
+    """The name of an empty chain that tells which skeleton a kernel holds."""
+    parts = [skeleton(facts), *(chain(n) for n in closure("masq-affine-pick-2")), chain("record-9")]
+    return "version-" + hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+
+
+def chain(name: str) -> str:
+    """The text of a chain that rows refer to."""
+    head, _, rest = name.partition("-")
+    if head == "masq":
+        return _chain(name, f"ct mark set ct mark or {MARK}", f"goto {rest}")
+    if head == "affine":
+        return _chain(name, f"dnat ip to {_CLIENT} map @affinity", f"goto {rest}")
+    if head == "record":
+        key = "ip saddr . meta l4proto . ct original ip daddr . ct original proto-dst"
+        return _chain(
+            name,
+            *(f"meta l4proto {p} update @affinity {{ {key} timeout {rest}s : ip daddr . th dport }}"
+              for p in PROTOCOLS),
+        )  # fmt: skip
+    # The packet's mark carries the number: no type of nft 1.0.6 takes ``numgen`` itself into a key
+    # together with a port of any protocol. The second look-up is for the moment in which N
+    # shrinks under a packet on its way.
+    pick = f"dnat ip to {_SLOT} . meta mark map @"
+    pick += "endpoints" if head == "pick" else "inside-endpoints"
+    return _chain(name, f"meta mark set numgen random mod {rest}", pick, "meta mark set 0", pick)
+
+
+def closure(name: str) -> tuple[str, ...]:
+    """A chain and those it goes to, those first."""
+    head, _, rest = name.partition("-")
+    return (*closure(rest), name) if head in ("masq", "affine") else (name,)
+
+
+def ordered(networks: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(n) for n in sorted(IPv4Network(n) for n in networks))
+
+
+def chains(row: Row | None) -> set[str]:
+    """What a row refers to."""
+    if row is None:
+        return set()
+    return {c for v in (row.verdict, row.inside, row.record) if v for c in closure(v)}
+
+
+class Table:
+    """What a kernel holds: rows, and of how many of them each chain and address is."""
+
+    def __init__(self, rows: Mapping[Vip, Row] | None = None) -> None:
+        self.rows: dict[Vip, Row] = {}
+        self.uses: Counter[str] = Counter()
+        self.ips: Counter[str] = Counter()
+        self.put(rows or {})
+
+    def put(self, changes: Mapping[Vip, Row | None]) -> None:
+        for vip, new in changes.items():
+            old = self.rows.pop(vip, None)
+            uses, ips = _delta(vip, old, new)
+            _add(self.uses, uses)
+            _add(self.ips, ips)
+            if new is not None:
+                self.rows[vip] = new
+
+    def command(self, changes: Mapping[Vip, Row | None]) -> str:
+        """One transaction that makes *changes*; '' if the kernel holds them already."""
+        batch = Batch()
+        uses: Counter[str] = Counter()
+        ips: Counter[str] = Counter()
+        for vip in sorted(changes):
+            old, new = self.rows.get(vip), changes[vip]
+            difference(batch, vip, old, new)
+            more_uses, more_ips = _delta(vip, old, new)
+            _add(uses, more_uses)
+            _add(ips, more_ips)
+        for ip in sorted(ips):
+            before, after = self.ips[ip], self.ips[ip] + ips[ip]
+            batch.change("cluster-ips", ip, "" if before else None, "" if after else None)
+        begun = [c for c in uses if not self.uses[c] and self.uses[c] + uses[c] > 0]
+        ended = [c for c in uses if self.uses[c] and self.uses[c] + uses[c] == 0]
+        return _text(batch, begun, ended)
+
+
+def _delta(vip: Vip, old: Row | None, new: Row | None) -> tuple[Counter[str], Counter[str]]:
+    uses: Counter[str] = Counter()
+    ips: Counter[str] = Counter()
+    for row, sign in ((old, -1), (new, 1)):
+        if row is not None:
+            for name in chains(row):
+                uses[name] += sign
+            if row.is_cluster_ip:
+                ips[vip[0]] += sign
+    return uses, ips
+
+
+def _add(total: Counter[str], more: Mapping[str, int]) -> None:
+    for name, n in more.items():
+        total[name] += n
+        if not total[name]:
+            del total[name]
+
+
+def _depth(name: str) -> tuple[int, str]:
+    return len(closure(name)), name
+
+
+def _text(batch: Batch, begun: Iterable[str], ended: Iterable[str]) -> str:
+    """Chains come before what goes to them, and go after it."""
+    lines = []
+    new = sorted(begun, key=_depth)
+    if new:
+        lines.append(f"table ip {TABLE} {{\n" + "".join(chain(c) for c in new) + "}")
+    for verb, elements in (("delete", batch.remove), ("add", batch.add)):
+        for name, keys in elements.items():
+            lines.append(f"{verb} element ip {TABLE} {name} {{ {', '.join(keys)} }}")
+    for name in sorted(ended, key=_depth, reverse=True):
+        lines.append(f"flush chain ip {TABLE} {name}")
+        lines.append(f"delete chain ip {TABLE} {name}")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def create(facts: Facts) -> str:
+    """The table anew and empty, whatever there was; to be followed by a ``command`` in the same
+    transaction. (Adding it first makes deleting it possible when there is none.)"""
+    head = f"add table ip {TABLE}\ndelete table ip {TABLE}\n"
+    return f"{head}table ip {TABLE} {{\n{skeleton(facts)}{_chain(version(facts))}}}\n"
+
+
+_BLOCK = re.compile(r"^\t(?:map|set) ([\w-]+) \{\n(.*?)^\t\}", re.M | re.S)
+_ELEMENTS = re.compile(r"elements = \{ (.*?) \}", re.S)
+_NAMES = {str(number): name for name, number in PROTOCOLS.items()}
+
+
+class Foreign(Exception):
+    """The kernel holds something the proxy would not have written."""
+
+
+def parse(text: str) -> Table:
+    """The table ``nft list table`` printed. Raises Foreign."""
+    found: dict[str, list[str]] = {}
+    for name, body in _BLOCK.findall(text):
+        match = _ELEMENTS.search(body)
+        found[name] = re.split(r",\s+", match.group(1)) if match else []
+    fields: dict[Vip, dict[str, object]] = {}
+    try:
+        _read(found, fields)
+        rows = {vip: Row(**values) for vip, values in fields.items()}  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError) as e:
+        raise Foreign(f"the table {TABLE} is not as it was written: {e}") from e
+    return Table(rows)
+
+
+_VERDICTS = {"services": "verdict", "inside": "inside", "refused": "refuse", "affine": "record"}
+_PLACES = {"endpoints": "endpoints", "inside-endpoints": "inside_endpoints"}
+
+
+def _read(found: Mapping[str, list[str]], fields: dict[Vip, dict[str, object]]) -> None:
+    for name, attribute in _VERDICTS.items():
+        for element in found[name]:
+            key, _, verdict = element.partition(" : ")
+            target = verdict.removeprefix("goto ")
+            fields.setdefault(_vip(key), {})[attribute] = "reject" if target == REFUSE else target
+    for name, attribute in _PLACES.items():
+        places: dict[Vip, dict[int, Address]] = {}
+        for element in found[name]:
+            key, _, value = element.partition(" : ")
+            protocol, ip, port, number = key.split(" . ")
+            address, target_port = value.split(" . ")
+            vip = (ip, _NAMES[protocol], int(port))
+            places.setdefault(vip, {})[int(number, 16)] = (address, int(target_port))
+        for vip, numbers in places.items():
+            if sorted(numbers) != [*range(len(numbers))]:
+                raise ValueError(f"endpoints of {vip} are {sorted(numbers)}")
+            fields.setdefault(vip, {})[attribute] = tuple(numbers[i] for i in range(len(numbers)))
+    sources: dict[Vip, set[str]] = {}
+    for element in found["sources"]:
+        key, _, source = element.rpartition(" . ")
+        sources.setdefault(_vip(key), set()).add(source if "/" in source else f"{source}/32")
+    for vip, networks in sources.items():
+        fields.setdefault(vip, {})["sources"] = ordered(networks)
+    ips = {*found["cluster-ips"]}
+    for vip, values in fields.items():
+        values["is_cluster_ip"] = vip[0] in ips
+
+
+def _vip(key: str) -> Vip:
+    ip, protocol, port = key.split(" . ")
+    return ip, _NAMES[protocol], int(port)
+
+
+_AFFINITY = re.compile(
+    r"([\d.]+) \. (\d+) \. ([\d.]+) \. (\d+) timeout \S+ expires \S+ : ([\d.]+) \. (\d+)"
+)
+
+
+def strays(text: str, places: Mapping[Vip, frozenset[Address]]) -> list[str]:
+    """Commands that forget clients whose endpoint serves no more. text: the map ``affinity`` as
+    ``nft list map`` prints it; places: who serves now, of the addresses to look at."""
+    commands = []
+    for client, protocol, ip, port, address, number in _AFFINITY.findall(text):
+        held = places.get((ip, _NAMES.get(protocol, ""), int(port)))
+        if held is not None and (address, int(number)) not in held:
+            key = f"{client} . {protocol} . {ip} . {port}"
+            commands.append(f"delete element ip {TABLE} affinity {{ {key} }}")
+    return sorted(commands)
