@@ -76,8 +76,7 @@ def test_a_plain_pod_has_no_warning():
             {"containers": [{"resources": {"limits": {"ephemeral-storage": "1", "cpu": "1"}}}]},
             ["spec.containers[0].resources[ephemeral-storage]"],
         ),
-        ({"containers": [{"ports": [{"hostPort": 80}]}]}, ["spec.containers[0].ports[0].hostPort"]),
-        ({"hostNetwork": True, "containers": [{"ports": [{"hostPort": 80}]}]}, []),
+        ({"containers": [{"ports": [{"hostPort": 80, "hostIP": "10.1.2.3"}]}]}, []),
     ],
 )
 def test_warns_by_path(spec, paths):

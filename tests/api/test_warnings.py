@@ -83,7 +83,6 @@ def test_services():
         "externalIPs": ["1.2.3.4"],
     }
     assert service.rules.warn({"spec": spec}) == [
-        "spec: accepted and stored, but not fully acted on yet",
         "spec.externalIPs is ignored for headless services",
         "spec.SessionAffinity is ignored for headless services",
     ]

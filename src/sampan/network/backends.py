@@ -51,6 +51,14 @@ class ServicePort:
 
 
 @dataclass(frozen=True, slots=True)
+class Ingress:
+    """An address of a LoadBalancer. ports: (number, protocol) served there; none named: all."""
+
+    ip: str
+    ports: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What a proxy needs of a Service. Addresses are IPv4."""
 
@@ -61,7 +69,7 @@ class Service:
     ports: tuple[ServicePort, ...]
     external_ips: tuple[str, ...] = ()
     virtual_ips: tuple[str, ...] = ()  # LoadBalancer addresses that the nodes answer (ipMode VIP)
-    ingress_ips: tuple[str, ...] = ()  # all LoadBalancer addresses
+    ingress: tuple[Ingress, ...] = ()  # all LoadBalancer addresses
     affinity: int = 0  # seconds; 0: none
     internal_local: bool = False
     external_local: bool = False
@@ -75,7 +83,7 @@ class Service:
     @property
     def is_external(self) -> bool:
         """Whether there is a way in from outside of the cluster."""
-        return bool(self.external_ips or self.ingress_ips or any(p.node_port for p in self.ports))
+        return bool(self.external_ips or self.ingress or any(p.node_port for p in self.ports))
 
 
 def service(body: Body) -> Service | None:
@@ -99,7 +107,7 @@ def service(body: Body) -> Service | None:
         ports=tuple(_port(p, kind) for p in spec.get("ports") or ()),
         external_ips=tuple(ip for ip in spec.get("externalIPs") or () if _is_v4(ip)),
         virtual_ips=tuple(i["ip"] for i in ingress if i.get("ipMode", "VIP") == "VIP"),
-        ingress_ips=tuple(i["ip"] for i in ingress),
+        ingress=tuple(_ingress(i) for i in ingress),
         affinity=affinity,
         internal_local=spec.get("internalTrafficPolicy") == "Local",
         external_local=external_local,
@@ -107,6 +115,11 @@ def service(body: Body) -> Service | None:
         sources=tuple(s.strip() for s in spec.get("loadBalancerSourceRanges") or ()
                       if _is_v4(s.strip())),
     )  # fmt: skip
+
+
+def _ingress(item: Body) -> Ingress:
+    ports = [p for p in item.get("ports") or () if not p.get("error")]
+    return Ingress(item["ip"], tuple((int(p["port"]), p["protocol"].lower()) for p in ports))
 
 
 def _port(port: Body, kind: str) -> ServicePort:

@@ -75,9 +75,9 @@ def _chosen(
 
 def _ways(service: Service, port: ServicePort, address: str) -> list[tuple[Vip, int]]:
     ways = [
-        ((ip, port.protocol, port.port), RANK_BALANCER)
-        for ip in service.ingress_ips
-        if ip.startswith("127.")
+        ((at.ip, port.protocol, port.port), RANK_BALANCER)
+        for at in service.ingress
+        if at.ip.startswith("127.") and (not at.ports or (port.port, port.protocol) in at.ports)
     ]
     if port.node_port:
         ways.append(((address, port.protocol, port.node_port), RANK_NODE_PORT))

@@ -154,15 +154,29 @@ class _End(asyncio.Protocol):
 
 
 class _Front(_End):
-    """The client's end. Nothing is read before there is somebody to read it."""
+    """The client's end. What comes in before there is somebody to take it, is kept."""
 
     def __init__(self, dial: _Dial) -> None:
         self._dial = dial
+        self._early = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()
         self._dial.start(self._connect(transport.get_extra_info("peername")[0]))
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None:
+            self.peer.transport.write(data)
+            return
+        # Only now: uvloop starts to read after ``connection_made``, whatever that asked for.
+        self._early += data
+        self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        if self.peer is None:
+            self.is_done = True
+            return True
+        return super().eof_received()
 
     async def _connect(self, client: str) -> None:
         made = await self._dial.connect(client, socket.SOCK_STREAM)
@@ -173,11 +187,16 @@ class _Front(_End):
             return
         back = _End()
         back.peer = self
-        self.peer = back
         await asyncio.get_running_loop().create_connection(lambda: back, sock=made[0])
+        self.peer = back
         if self.transport.is_closing():
             back.transport.abort()
-        else:
+            return
+        back.transport.write(self._early)
+        self._early.clear()
+        if self.is_done:
+            back.transport.write_eof()
+        elif not self.transport.is_reading():
             self.transport.resume_reading()
 
 

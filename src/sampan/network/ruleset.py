@@ -73,6 +73,7 @@ def _hook(kind: str, hook: str, priority: int) -> str:
 def skeleton(facts: Facts) -> str:
     """The table without anything in it."""
     text = _MAPS
+    # A reset: the kernel sends as many as are asked for, but few ICMP errors a second.
     text += _chain(REFUSE, "meta l4proto tcp reject with tcp reset", "reject")
     text += _chain("allow", f"{_KEY} . ip saddr != @sources drop")
     text += _chain(
@@ -82,8 +83,8 @@ def skeleton(facts: Facts) -> str:
         "ct status dnat return",
         f"{_KEY} vmap @refused",
         "fib daddr type local return",
+        f"ip daddr {facts.services} goto {REFUSE}",
         f"ip daddr @cluster-ips goto {REFUSE}",
-        f"ip daddr {facts.services} reject with icmp type host-unreachable",
     )
     for hook in ("prerouting", "output"):
         text += _chain(
@@ -100,7 +101,7 @@ def skeleton(facts: Facts) -> str:
         "forward", _hook("filter", "forward", -10),
         f"ct state new ct status dnat fib daddr . iif oif exists "
         f"ct mark set ct mark or {MARK}",
-        f"ip daddr {facts.services} reject with icmp type host-unreachable",
+        f"ip daddr {facts.services} goto {REFUSE}",
     )  # fmt: skip
     text += _chain(
         "postrouting", _hook("nat", "postrouting", 100),

@@ -56,8 +56,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "containers[].livenessProbe.grpc": _is_set,
     "containers[].readinessProbe.grpc": _is_set,
     "containers[].startupProbe.grpc": _is_set,
-    "containers[].ports[].hostPort": _is_set,
-    "containers[].ports[].hostIP": _is_set,
     "containers[].resizePolicy": _is_set,
     "containers[].resources.claims": _is_set,
     "containers[].securityContext.appArmorProfile": _is_set,
@@ -132,9 +130,6 @@ _LIMITED = ("cpu", "memory")
 def unhonoured(spec: Body, path: str) -> list[str]:
     """A warning for each field of *spec* that is set and that nothing acts on."""
     found = [f"{where}: {WARNING}" for where in _walk(spec, _TREE, path)]
-    if spec.get("hostNetwork"):
-        # The container listens on the host's port itself.
-        found = [text for text in found if ".hostPort: " not in text]
     for kind in ("containers", "initContainers"):
         for i, c in enumerate(spec.get(kind) or ()):
             found += _resources(c, f"{path}.{kind}[{i}].resources")

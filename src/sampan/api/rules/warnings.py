@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.api.obj import Body
-from sampan.api.rules.honoured import WARNING, unhonoured
+from sampan.api.rules.honoured import unhonoured
 from sampan.api.rules.podspec_defaults import containers
 from sampan.lib import names
 from sampan.lib.quantity import quantity
@@ -57,9 +57,9 @@ def template(value: Body, at: str) -> list[str]:
 
 
 def service(body: Body) -> list[str]:
-    """Of a Service. Nothing routes to Services yet: the network part removes the first line."""
+    """Of a Service."""
     spec: Body = body.get("spec") or {}
-    found = [f"spec: {WARNING}"]
+    found: list[str] = []
     if spec.get("clusterIP") == "None" and spec.get("type") == "ClusterIP":
         why = "is ignored for headless services"
         if spec.get("loadBalancerIP"):
