@@ -154,6 +154,9 @@ def test_namespaces_are_emptied_then_go() -> None:
         meta = {"name": "held", "finalizers": ["example.com/hold"]}
         await client.create("configmaps", {"metadata": meta}, "x")
         await make(client, "free", namespace="x")
+        for where in ("x", "default"):
+            event = {"metadata": {"name": "said"}, "involvedObject": {"namespace": where}}
+            await client.create("events", event, where)
         await client.delete("namespaces", "x")
         await engine.settle()
         assert await names(client, "x") == {"held"}
@@ -171,6 +174,7 @@ def test_namespaces_are_emptied_then_go() -> None:
         await engine.settle()
         with pytest.raises(StatusError):
             await client.get("namespaces", "x")
+        assert [e.namespace for e in (await client.list("events")).items] == ["default"]
 
     run(scenario)
 

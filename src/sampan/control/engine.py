@@ -23,6 +23,7 @@ from sampan.control.plan import (
     Controller,
     Create,
     Delete,
+    DeleteAll,
     Emit,
     Patch,
     SetStatus,
@@ -216,6 +217,8 @@ class Engine:
                     subresource=sub,
                 )  # fmt: skip
                 writes.wrote(done)
+            case DeleteAll(resource=resource, namespace=namespace):
+                await client.delete_collection(resource, namespace)
             case Delete():
                 await self._delete(running, key, action, writes)
             case Create():

@@ -61,6 +61,14 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteAll:
+    """Everything of *resource* in *namespace*; nothing waits for the caches to show it."""
+
+    resource: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
 class Emit:
     """An Event about *regarding* (an object's body). type: Normal or Warning."""
 
@@ -77,7 +85,7 @@ class Again:
     after: float
 
 
-Action: TypeAlias = Create | Update | Patch | SetStatus | Delete | Emit | Again
+Action: TypeAlias = Create | Update | Patch | SetStatus | Delete | DeleteAll | Emit | Again
 
 
 class Cache(Protocol):

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
-from sampan.control.plan import Action, Again, Caches, Delete, SetStatus, Trigger, Update, own
+from sampan.control.plan import (
+    Action,
+    Again,
+    Caches,
+    Delete,
+    DeleteAll,
+    SetStatus,
+    Trigger,
+    Update,
+    own,
+)
 from sampan.lib.clock import rfc3339
 
 _FINALIZER = "kubernetes"
@@ -68,7 +78,9 @@ class NamespaceController:
         if not view.content:
             kept = [f for f in spec["finalizers"] if f != _FINALIZER]
             done = {**view.body, "spec": {**spec, "finalizers": kept}}
-            return [Update("namespaces", done, "finalize")]
+            # Events last, unwatched: nothing can be told in a terminating namespace any more.
+            gone = DeleteAll("events", view.body["metadata"]["name"])
+            return [gone, Update("namespaces", done, "finalize")]
         actions: list[Action] = []
         for resource, objs in view.content.items():
             actions += [
