@@ -18,6 +18,7 @@ from sampan.api.call import User
 from sampan.api.errors import StatusError, bad_request, unauthorized
 from sampan.api.obj import Body, Key
 from sampan.apiserver.authz import Attributes, RbacAuthorizer
+from sampan.apiserver.pages import obj_of
 from sampan.lib.clock import Clock, RealClock
 from sampan.lib.ids import Ids
 from sampan.store.base import Store
@@ -128,10 +129,7 @@ class TokenIssuer:
 
         async def lookup(resource: str, namespace: str, name: str) -> str:
             record = await store.get(Key(resource, namespace, name).path)
-            if record is None:
-                return ""
-            meta = orjson.loads(record.value).get("metadata") or {}
-            return str(meta.get("uid") or "")
+            return obj_of(record).uid if record is not None else ""
 
         self.lookup = lookup
 

@@ -24,6 +24,7 @@ from sampan.apiserver.authn import certificate_user
 
 JSON = "application/json"
 _WAITING = 16  # pipelined requests kept before reading stops
+_LARGE = 64 * 1024  # bodies from here on are not copied to join their head
 _REASONS = {s.value: s.phrase for s in HTTPStatus}
 log = logging.getLogger(__name__)
 
@@ -333,7 +334,10 @@ class Connection(asyncio.Protocol):
             head += b"Content-Length: %d\r\n" % len(body)
         if request.method == "HEAD" or response.status in (204, 304):
             body = b""
-        self.transport.write(head + b"\r\n" + body)
+        if len(body) < _LARGE:
+            self.transport.write(head + b"\r\n" + body)
+        else:
+            self.transport.writelines((head + b"\r\n", body))
 
     def _head(
         self,

@@ -90,6 +90,8 @@ def _check(text: str, pattern: re.Pattern[str], message: str, limit: int = 0) ->
 
 def dns1123_label(text: str) -> list[str]:
     """RFC 1123 label: at most 63 of a-z, 0-9 and inner hyphens."""
+    if len(text) <= LABEL_MAX and _LABEL_RE.fullmatch(text):
+        return []
     # A proper subdomain that is no label can only have dots too many.
     dotted = _SUBDOMAIN_RE.fullmatch(text)
     message = "must not contain dots" if dotted else _LABEL_MESSAGE

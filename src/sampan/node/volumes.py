@@ -211,9 +211,10 @@ class DirectoryVolumes:
                 made: Mapping[str, Entry] = await maker(self, context, body, default_mode)
                 entries.update(made)
         group = (context.pod["spec"].get("securityContext") or {}).get("fsGroup")
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o777)
-        write_payload(path, entries, stamp=self._clock.now(), group=group)
+        if uid in self._pods:  # else it was unmounted while its contents were read
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o777)
+            write_payload(path, entries, stamp=self._clock.now(), group=group)
 
     async def _configs(
         self, context: Context, source: Body, mode: int, *, resource: str
@@ -263,7 +264,7 @@ class DirectoryVolumes:
         pod = context.pod
         uid = pod["metadata"]["uid"]
         audience = source.get("audience") or ""
-        kept = self._pods.setdefault(uid, _Pod()).tokens
+        kept = self._pods.get(uid, _Pod()).tokens
         known = kept.get((source["path"], audience))
         now = self._clock.now()
         if known is None or now >= known.refresh_at:

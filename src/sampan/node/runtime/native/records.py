@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import threading
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from sampan.node.runtime.base import (
     ContainerSpec,
@@ -21,16 +23,16 @@ from sampan.node.runtime.base import (
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None where there is none, or half of one."""
     try:
-        value = json.loads(path.read_text())
+        value = orjson.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace the file at once."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value))
+    """Replace the file at once; any thread may. Dataclasses are objects."""
+    part = path.with_name(f".{path.name}.{threading.get_ident()}")
+    part.write_bytes(orjson.dumps(value))
     part.replace(path)
 
 
@@ -67,7 +69,7 @@ class Sandbox:
 
     def save(self) -> None:
         write_json(self.path / "state.json", {
-            "spec": asdict(self.spec), "ips": list(self.ips), "pid": self.pid,
+            "spec": self.spec, "ips": list(self.ips), "pid": self.pid,
             "ticks": self.ticks, "created_at": self.created_at, "stopped": self.stopped,
         })  # fmt: skip
 
@@ -132,7 +134,7 @@ class Container:
         if not self.path.is_dir():
             return  # removed in the meantime
         state = {name: getattr(self, name) for name in _SAVED}
-        state |= {"spec": asdict(self.spec), "image_id": self.image_id, "image": dict(self.image)}
+        state |= {"spec": self.spec, "image_id": self.image_id, "image": dict(self.image)}
         write_json(self.path / "state.json", state)
 
     def read_exit(self) -> bool:

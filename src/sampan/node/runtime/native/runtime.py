@@ -194,9 +194,7 @@ class NativeRuntime:
         sandbox.created_at = self._clock.now()
         try:
             await self._space.run(self._prepare_sandbox, sandbox)
-            sandbox.pid = await self._space.run(start_pause, spec, address)
-            sandbox.ticks = started_at(sandbox.pid)
-            sandbox.save()
+            await self._space.run(self._start_sandbox, sandbox, address)
         except OSError as e:
             self._addresses.discard(address)
             if sandbox.pid:
@@ -207,6 +205,12 @@ class NativeRuntime:
         sandbox.ready = True
         self._watch_pause(sandbox)
         return sandbox.state()
+
+    @staticmethod
+    def _start_sandbox(sandbox: Sandbox, address: str) -> None:
+        sandbox.pid = start_pause(sandbox.spec, address)
+        sandbox.ticks = started_at(sandbox.pid)
+        sandbox.save()
 
     @property
     def _own_address(self) -> str:
@@ -293,7 +297,6 @@ class NativeRuntime:
             raise
         self._containers[spec.id] = container
         sandbox.containers[spec.id] = container
-        container.save()
         self._watch_monitor(container)
 
     def _create(self, container: Container) -> None:
@@ -318,6 +321,7 @@ class NativeRuntime:
         if spec.log_path:
             Path(spec.log_path).parent.mkdir(parents=True, exist_ok=True)
         container.pid, container.monitor = create_with_conmon(self._oci, spec, files)
+        container.save()
 
     def _drop_container(self, container: Container) -> None:
         files = ContainerFiles(container.path)
@@ -330,14 +334,19 @@ class NativeRuntime:
         if not container.started_at:
             # Noted before: a short container may have ended when the call comes back.
             container.started_at = self._clock.now()
-            done = await self._space.run(oci, self._oci, "start", container_id)
+            done = await self._space.run(self._start, container)
             if done.returncode:
                 container.started_at = 0.0
                 said = done.stderr.decode(errors="replace").strip().splitlines()
                 text = said[-1] if said else "the runtime failed"
                 raise RuntimeFailure("RunContainerError", _plain(text))
-            container.save()
         return container.state()
+
+    def _start(self, container: Container) -> subprocess.CompletedProcess[bytes]:
+        done = oci(self._oci, "start", container.id)
+        if not done.returncode:
+            container.save()
+        return done
 
     def _container(self, container_id: str) -> Container:
         container = self._containers.get(container_id)
