@@ -205,6 +205,37 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
     "clusterrole-aggregation-controller": (
         _rule("escalate get list patch update watch", RBAC, "clusterroles"),
     ),
+    "persistent-volume-binder": (
+        _rule("get list watch update create delete", "core", "persistentvolumes"),
+        _rule("update", "core", "persistentvolumes/status persistentvolumeclaims/status"),
+        _rule("get list watch update", "core", "persistentvolumeclaims"),
+        _rule("get list watch create delete", "core", "pods"),
+        _rule(_READ, "storage.k8s.io", "storageclasses"),
+        _rule("get create update delete", "core", "endpoints services"),
+        _rule("get list", "core", "secrets"), _rule("get list", "core", "nodes"), _EVENTS,
+    ),
+    "expand-controller": (
+        _rule("get list watch update patch", "core", "persistentvolumes"),
+        _rule("update patch", "core", "persistentvolumeclaims/status"),
+        _rule(_READ, "core", "persistentvolumeclaims"),
+        _rule("get", "core", "endpoints services secrets"), _EVENTS,
+    ),
+    "pvc-protection-controller": (
+        _rule("get list watch update", "core", "persistentvolumeclaims"),
+        _rule(_READ, "core", "pods"), _EVENTS,
+    ),
+    "pv-protection-controller": (
+        _rule("get list watch update", "core", "persistentvolumes"), _EVENTS,
+    ),
+    "ephemeral-volume-controller": (
+        _rule("get list watch create", "core", "persistentvolumeclaims"),
+        _rule("update", "core", "pods/finalizers"), _rule(_READ, "core", "pods"), _EVENTS,
+    ),
+    "local-provisioner": (  # ours: as system:persistent-volume-provisioner
+        _rule("get list watch create delete update patch", "core", "persistentvolumes"),
+        _rule("get list watch update patch", "core", "persistentvolumeclaims"),
+        _rule(_READ, "core", "nodes"), _rule(_READ, "storage.k8s.io", "storageclasses"), _EVENTS,
+    ),
     "replicaset-controller": (
         _rule("get list watch update patch", "apps", "replicasets"),
         _rule("update patch", "apps", "replicasets/status"),

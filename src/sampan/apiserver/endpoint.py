@@ -19,7 +19,7 @@ from sampan.api.errors import (
 from sampan.api.obj import Body, Event, Key, Obj, Page, encode
 from sampan.api.patch import apply_patch
 from sampan.api.resource import Registry, ResourceType
-from sampan.apiserver import bootstrap_roles, deletion, stages, watching
+from sampan.apiserver import bootstrap_classes, bootstrap_roles, deletion, stages, watching
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer, attributes_of
@@ -108,6 +108,7 @@ class ApiServer:
         ]  # fmt: skip
         bodies.append(self.services.default_cidr(self.clock.now()))
         bodies += bootstrap_roles.objects()
+        bodies += bootstrap_classes.objects()
         puts: list[Put] = []
         for body in bodies:
             t = self.registry.of_kind(body["apiVersion"], body["kind"])

@@ -18,9 +18,11 @@ from sampan.controllers.address_repair import AddressRepair
 from sampan.controllers.deployment import DeploymentController
 from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
+from sampan.controllers.ephemeral_volume import EphemeralVolumes
 from sampan.controllers.garbage import GarbageCollector
 from sampan.controllers.kubernetes_service import KubernetesServiceController
 from sampan.controllers.load_balancer import LoadBalancerController
+from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.controllers.mirroring import EndpointSliceMirroringController
 from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.replicaset import ReplicaSetController
@@ -29,6 +31,9 @@ from sampan.controllers.rootca import RootCaController
 from sampan.controllers.service_cidrs import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.statefulset import StatefulSetController
+from sampan.controllers.volume_binder import VolumeBinder
+from sampan.controllers.volume_expand import VolumeExpand
+from sampan.controllers.volume_protection import ClaimProtection, VolumeProtection
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
 from sampan.scheduler.scheduler import Scheduler
@@ -89,6 +94,8 @@ class ControlPlane:
             ReplicationControllerController(), StatefulSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
             self.load_balancers, ServiceCIDRController(), AddressRepair(),
+            VolumeBinder(), LocalProvisioner(), VolumeExpand(), ClaimProtection(),
+            VolumeProtection(), EphemeralVolumes(),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

@@ -26,13 +26,15 @@ from sampan.apiserver.discovery import Documents, version_info
 from sampan.apiserver.front import Front
 from sampan.app import demo, pki
 from sampan.app.control import ControlSocket, Refused
-from sampan.app.control_plane import ADMIN, ControlPlane, node_user
+from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_user
 from sampan.app.node_network import NodeNetwork
 from sampan.client import kubeconfig
+from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.lib.clock import RealClock
 from sampan.lib.datadir import DataDir, started_at
 from sampan.lib.ids import Ids
 from sampan.node.agent import Agent
+from sampan.node.disks import Disks, release_devices
 from sampan.node.images.store import ImageStore
 from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxSpec
 from sampan.node.runtime.fake import FakeRuntime
@@ -196,11 +198,13 @@ class Daemon:
     def _add_node(self, name: str, index: int, runtime: Runtime, pid: int) -> None:
         assert self._plane is not None
         native = runtime if isinstance(runtime, NativeRuntime) else None
+        disks = Disks(self.place.volumes / name, native.inside) if native else None
         agent = Agent(
             self._plane.client(node_user(name)), runtime=runtime, node_name=name,
             data_dir=self.place.node_root / "pods" / name if native else None, clock=self.clock,
             ids=self.ids, pod_cidr=pod_network(index), addresses=(node_address(index),),
-            tmpfs=native,
+            tmpfs=native, disks=disks, view=native.view if native else str,
+            provisioner=self._plane.client(controller_user(LocalProvisioner.name)),
         )  # fmt: skip
         self.nodes.append(Node(name, index, agent, runtime, pid))
 
@@ -466,5 +470,6 @@ def cleanup(root: str) -> int:
     """End everything a cluster left, its daemon being gone already. The exit code."""
     place = DataDir(Path(root))
     destroy(place.node_root)
+    release_devices(place.volumes)
     shutil.rmtree(place.node_root / "pods", ignore_errors=True)
     return 0

@@ -16,6 +16,7 @@ _BURST, _REFILL = 25, 300.0  # per source and object: 25 at once, then one in fi
 _SIMILAR, _SIMILAR_WINDOW = 10, 600.0
 _KNOWN = 4096
 _QUEUE = 10_000
+_NAMES = 10
 _COMBINED = "(combined from similar events): "
 log = logging.getLogger(__name__)
 
@@ -100,10 +101,7 @@ class Recorder:
                 if e.code != 404:
                     raise
                 del self._seen[key]  # it was too old: it begins anew
-        # Nanoseconds, kept apart by hand: many events share one moment of the clock.
-        self._last = max(self._last + 1, int(now * 1e9))
         namespace = meta.get("namespace") or "default"
-        name = f"{meta['name'][:230]}.{self._last:x}"
         involved: Body = {
             "apiVersion": regarding.get("apiVersion", ""), "kind": regarding.get("kind", ""),
             "name": meta["name"],
@@ -118,15 +116,29 @@ class Recorder:
             source["host"] = self._host
         body = {
             "apiVersion": "v1", "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace}, "involvedObject": involved,
+            "metadata": {"namespace": namespace}, "involvedObject": involved,
             "reason": reason, "message": message, "source": source, "type": type, "count": 1,
             "firstTimestamp": at, "lastTimestamp": at, "reportingComponent": self._component,
             "reportingInstance": self._host,
         }  # fmt: skip
-        await self._client.create("events", body, namespace)
+        name = await self._create(body, meta["name"][:230], now)
         self._seen[key] = _Seen(name, namespace, 1, at)
         if len(self._seen) > _KNOWN:
             self._seen.popitem(last=False)
+
+    async def _create(self, body: Body, base: str, now: float) -> str:
+        """Under a name by the nanosecond, kept apart by hand: many events share one moment of the
+        clock, and other components tell of the same object."""
+        for _ in range(_NAMES):
+            self._last = max(self._last + 1, int(now * 1e9))
+            body["metadata"]["name"] = f"{base}.{self._last:x}"
+            try:
+                await self._client.create("events", body, body["metadata"]["namespace"])
+                break
+            except StatusError as e:
+                if e.code != 409:
+                    raise
+        return str(body["metadata"]["name"])
 
     def _has_token(self, who: str, now: float) -> bool:
         bucket = self._buckets.setdefault(who, _Bucket(_BURST, now))

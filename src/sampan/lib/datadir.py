@@ -67,6 +67,11 @@ class DataDir:
         return self.root / "node"
 
     @property
+    def volumes(self) -> Path:
+        """Local volumes, by node: they stay until they are deleted or the cluster is purged."""
+        return self.node_root / "volumes"
+
+    @property
     def address(self) -> str:
         """The cluster's own loopback address: clusters in different directories never collide."""
         digest = hashlib.sha256(str(self.root.resolve()).encode()).digest()

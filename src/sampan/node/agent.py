@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
 from sampan.node import register
 from sampan.node import stimuli as st
+from sampan.node.claims import Claims
+from sampan.node.disks import Disks
 from sampan.node.events import EventSink, node_body
+from sampan.node.local_volumes import LocalVolumes
 from sampan.node.logs import drop_stale_logs
 from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxState
 from sampan.node.streams import Streams
@@ -35,8 +38,9 @@ class Agent:
 
     data_dir: where volumes and logs are kept; None keeps nothing on disk (virtual worlds).
     capacity: cpu, memory and pods; what this machine has when not given. tmpfs: mounts for
-    emptyDir volumes in memory. The runtime is started and let go with the agent; its containers
-    outlive both.
+    emptyDir volumes in memory. disks: the node's local volumes; view: see DirectoryVolumes;
+    provisioner: as whom local volumes are deleted. The runtime is started and let go with the
+    agent; its containers outlive both.
     """
 
     def __init__(
@@ -54,6 +58,9 @@ class Agent:
         labels: Mapping[str, str] | None = None,
         taints: Sequence[Body] = (),
         tmpfs: TmpfsSeam | None = None,
+        disks: Disks | None = None,
+        view: Callable[[str], str] = str,
+        provisioner: Client | None = None,
         events: EventSink | None = None,
         cluster_dns: str = "10.43.0.10",
     ) -> None:
@@ -82,11 +89,17 @@ class Agent:
         self._pods = Informer(client, "pods", fields=f"spec.nodeName={node_name}")
         self._services = Informer(client, "services")
         sources = ApiSources(client, clock)
-        volumes: Volumes = SimulatedVolumes()
+        claims = Claims(sources, node=node_name, others=self._pod_bodies, disks=disks)
+        self._local = LocalVolumes(
+            client, provisioner, node=node_name, claims=claims, disks=disks, events=self._events,
+            labels=register.node_labels(self.identity), spawn=self._spawn,
+        )  # fmt: skip
+        volumes: Volumes = SimulatedVolumes(claims, self._local.has_grown)
         if data_dir is not None:
             volumes = DirectoryVolumes(
-                data_dir, sources, clock=clock, node_name=node_name, tmpfs=tmpfs
-            )
+                data_dir, sources, clock=clock, node_name=node_name, tmpfs=tmpfs, claims=claims,
+                grown=self._local.has_grown, view=view,
+            )  # fmt: skip
         self._around = Surroundings(
             client=client,
             runtime=runtime,
@@ -128,6 +141,7 @@ class Agent:
         for uid, boxes in self._held.items():
             self._spawn(self._remove_orphan(uid, boxes))
         self._held = {}
+        await self._local.start()
         self._drop_stale_directories()
         self._events.emit(node_body(self.identity.name), "Normal", "Starting", "Starting kubelet.")
 
@@ -135,7 +149,7 @@ class Agent:
         """Let go: pods keep running and a later agent takes them over."""
         for worker in [*self.workers.values()]:
             worker.close()
-        await asyncio.gather(self._pods.stop(), self._services.stop())
+        await asyncio.gather(self._pods.stop(), self._services.stop(), self._local.stop())
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
@@ -178,6 +192,10 @@ class Agent:
 
     def _released(self, worker: PodWorker) -> None:
         self.workers.pop(worker.machine.uid, None)
+        self._local.pod_released()
+
+    def _pod_bodies(self) -> list[Body]:
+        return [w.pod.body for w in self.workers.values()]
 
     def _find(self, namespace: str, name: str) -> PodWorker | None:
         found = [
@@ -382,6 +400,10 @@ class ApiSources:
             if error.code == 404:
                 return None
             raise
+
+    async def read(self, resource: str, namespace: str, name: str) -> Body | None:
+        """An object as it is now; None when there is none."""
+        return await self._get(resource, namespace, name)
 
     async def token(
         self, namespace: str, account: str, *, pod: Body, audience: str, seconds: int

@@ -14,7 +14,14 @@ from typing import Any
 from sampan.api.obj import Body
 from sampan.lib.quantity import parse
 from sampan.node.environment import environment, expand
-from sampan.node.runtime.base import ContainerSpec, Image, Mount, RuntimeFailure, SandboxSpec
+from sampan.node.runtime.base import (
+    ContainerSpec,
+    Device,
+    Image,
+    Mount,
+    RuntimeFailure,
+    SandboxSpec,
+)
 from sampan.node.status import qos_class
 from sampan.node.units import pod_name
 
@@ -145,6 +152,7 @@ def container_spec(
         env=env,
         cwd=container.get("workingDir", ""),
         mounts=_mounts(context, container, values),
+        devices=_devices(context, container),
         cpu_shares=_shares(request_cpu),
         cpu_quota_us=_quota(limit_cpu),
         memory_limit=int(_resource(container, "limits", "memory")),
@@ -264,8 +272,10 @@ _FIXED = frozenset({"configMap", "secret", "downwardAPI", "projected"})
 
 def _mounts(context: Context, container: Body, env: Mapping[str, str]) -> tuple[Mount, ...]:
     mounts: list[Mount] = []
-    fixed = {  # their content is the cluster's: nobody writes into it
-        v["name"] for v in context.pod["spec"].get("volumes") or () if _FIXED & v.keys()
+    fixed = {  # their content is the cluster's, or the pod asked for it so: nobody writes into it
+        v["name"]
+        for v in context.pod["spec"].get("volumes") or ()
+        if _FIXED & v.keys() or (v.get("persistentVolumeClaim") or {}).get("readOnly")
     }
     for mount in container.get("volumeMounts") or ():
         source = context.volumes.get(mount["name"])
@@ -291,6 +301,18 @@ def _mounts(context: Context, container: Body, env: Mapping[str, str]) -> tuple[
     taken = {m.target.rstrip("/") for m in mounts}
     mounts += [m for m in context.extra if m.target not in taken]
     return tuple(mounts)
+
+
+def _devices(context: Context, container: Body) -> tuple[Device, ...]:
+    found: list[Device] = []
+    for device in container.get("volumeDevices") or ():
+        source = context.volumes.get(device["name"])
+        if source is None:
+            _refuse(f'cannot find volume "{device["name"]}" to pass into container '
+                    f'"{container["name"]}"')  # fmt: skip
+            continue
+        found.append(Device(source=source, target=device["devicePath"]))
+    return tuple(found)
 
 
 # ---- fields --------------------------------------------------------------------------------------

@@ -15,9 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from sampan.api.errors import StatusError
 from sampan.api.obj import Body
+from sampan.control import storage
 from sampan.lib.clock import Clock, parse_rfc3339
 from sampan.lib.quantity import quantity
+from sampan.node.claims import ClaimFailure, Claims
 from sampan.node.environment import decode_config, decode_secret
 from sampan.node.payload import Entry, write_payload
 from sampan.node.resolve import Context, pod_field, resource_field
@@ -85,13 +88,42 @@ class Volumes(Protocol):
     def read_termination(self, uid: str, container: str, attempt: int) -> str: ...
 
 
+Grown = Callable[[Body, Body], Awaitable[None]]  # claim and volume, which has its whole size now
+
+
+async def mount_claim(claims: Claims, grown: Grown | None, pod: Body, volume: Body) -> str:
+    """The path of a volume that stands on a claim. Raises VolumeFailure."""
+    try:
+        path, found, done = await claims.mount(pod, volume)
+    except ClaimFailure as failure:
+        text, name = str(failure), volume["name"]
+        if not text.startswith("MountVolume"):
+            text = (
+                f"Unable to attach or mount volumes: unmounted volumes=[{name}], unattached "
+                f"volumes=[], failed to process volumes=[{name}]: {text}"
+            )
+        raise VolumeFailure(text) from failure
+    if done and grown is not None:
+        with contextlib.suppress(StatusError):  # somebody wrote the claim just now: told next time
+            await grown(found.claim, found.volume)
+    return path
+
+
 class SimulatedVolumes:
-    """Names paths and touches nothing."""
+    """Names paths and touches nothing; claims have to be bound all the same."""
+
+    def __init__(self, claims: Claims | None = None, grown: Grown | None = None) -> None:
+        self._claims = claims
+        self._grown = grown
 
     async def mount(self, context: Context, warn: Callable[[str], None]) -> Mapping[str, str]:
-        return {
-            v["name"]: f"/volumes/{v['name']}" for v in context.pod["spec"].get("volumes") or ()
-        }
+        found = {}
+        for volume in context.pod["spec"].get("volumes") or ():
+            found[volume["name"]] = f"/volumes/{volume['name']}"
+            if self._claims is not None and storage.claim_name(context.pod, volume):
+                path = await mount_claim(self._claims, self._grown, context.pod, volume)
+                found[volume["name"]] = path
+        return found
 
     async def refresh(self, context: Context) -> float:
         return 0.0
@@ -126,7 +158,8 @@ class _Pod:
 
 
 class DirectoryVolumes:
-    """Volumes under ``root/pods/<uid>``."""
+    """Volumes under ``root/pods/<uid>``. view: the path by which this process sees what is at a
+    path of the node's mount namespace."""
 
     def __init__(
         self,
@@ -136,8 +169,14 @@ class DirectoryVolumes:
         clock: Clock,
         node_name: str = "",
         tmpfs: TmpfsSeam | None = None,
+        claims: Claims | None = None,
+        grown: Grown | None = None,
+        view: Callable[[str], str] = str,
     ) -> None:
         self.root = root
+        self._claims = claims
+        self._grown = grown
+        self._view = view
         self._sources = sources
         self._clock = clock
         self._node = node_name
@@ -164,6 +203,8 @@ class DirectoryVolumes:
 
     async def _mount_one(self, context: Context, volume: Body, warn: Callable[[str], None]) -> str:
         kind = next((k for k in volume if k != "name"), "emptyDir")
+        if self._claims is not None and storage.claim_name(context.pod, volume):
+            return await mount_claim(self._claims, self._grown, context.pod, volume)
         if kind == "hostPath":
             return _host_path(volume)
         if kind == "emptyDir":
@@ -327,16 +368,17 @@ class DirectoryVolumes:
         return str(path)
 
     def sub_path(self, base: str, sub: str) -> tuple[str, bool]:
-        root = os.path.realpath(base)
-        place = os.path.realpath(os.path.join(root, sub))
+        root = real_path(base, self._view)
+        place = real_path(os.path.join(root, sub), self._view)
         if os.path.commonpath([root, place]) != root:
             raise RuntimeFailure(
                 "CreateContainerConfigError",
                 f'failed to prepare subPath for volumeMount: "{sub}" leads out of its volume',
             )
-        if not os.path.exists(place):
-            os.makedirs(place, exist_ok=True)
-        return place, os.path.isfile(place)
+        seen = self._view(place)
+        if not os.path.exists(seen):
+            os.makedirs(seen, exist_ok=True)
+        return place, os.path.isfile(seen)
 
     def termination(self, uid: str, container: str, attempt: int) -> str:
         path = self._directory(uid) / "containers" / container / str(attempt)
@@ -368,6 +410,32 @@ _CONTENT: dict[str, _Maker] = {
 }
 
 _KINDS = ("configMap", "secret", "downwardAPI", "projected")
+
+
+_LINKS = 40  # as many symbolic links as the kernel follows
+
+
+def real_path(path: str, view: Callable[[str], str]) -> str:
+    """*path* without symbolic links, as it is in the namespace that *view* looks into. What is not
+    there is taken as written."""
+    done, left, followed = "/", [p for p in path.split("/") if p], 0
+    while left:
+        step = left.pop(0)
+        if step in (".", ".."):
+            done = os.path.dirname(done) if step == ".." else done
+            continue
+        place = os.path.join(done, step)
+        if not os.path.islink(view(place)):
+            done = place
+            continue
+        followed += 1
+        if followed > _LINKS:
+            raise RuntimeFailure("CreateContainerConfigError", f"{path}: too many symbolic links")
+        target = os.readlink(view(place))
+        if target.startswith("/"):
+            done = "/"
+        left = [p for p in target.split("/") if p] + left
+    return done
 
 
 def _failed(volume: Body, why: str) -> VolumeFailure:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sampan.app.control_plane import ADMIN, ControlPlane, node_user
+from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_user
 from sampan.client.base import Client
+from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.lib import tls
 from sampan.lib.ids import Ids
 from sampan.lib.loop import VirtualClock
@@ -39,6 +40,7 @@ class World:
             self.plane.client(node_user(name)), runtime=runtime, node_name=name, data_dir=None,
             clock=clock, ids=Ids(random.Random(f"{seed}{name}")), capacity=_CAPACITY,
             addresses=(f"10.44.0.{index + 1}",),
+            provisioner=self.plane.client(controller_user(LocalProvisioner.name)),
         )  # fmt: skip
         self.agents[name] = agent
         await agent.start()

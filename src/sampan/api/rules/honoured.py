@@ -46,7 +46,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "topologySpreadConstraints": _is_set,
     "os.name": _other_than("linux"),
     "securityContext.appArmorProfile": _is_set,
-    "securityContext.fsGroupChangePolicy": _is_set,
     "securityContext.seLinuxChangePolicy": _is_set,
     "securityContext.seLinuxOptions": _is_set,
     "securityContext.seccompProfile.localhostProfile": _is_set,
@@ -62,7 +61,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "containers[].securityContext.seLinuxOptions": _is_set,
     "containers[].securityContext.seccompProfile.localhostProfile": _is_set,
     "containers[].securityContext.windowsOptions": _is_set,
-    "containers[].volumeDevices": _is_set,
     "containers[].volumeMounts[].recursiveReadOnly": _other_than("Disabled"),
     "volumes[].emptyDir.medium": _other_than("", "Memory"),
     "volumes[].emptyDir.sizeLimit": _is_set,
@@ -72,7 +70,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "volumes[].cephfs": _is_set,
     "volumes[].cinder": _is_set,
     "volumes[].csi": _is_set,
-    "volumes[].ephemeral": _is_set,
     "volumes[].fc": _is_set,
     "volumes[].flexVolume": _is_set,
     "volumes[].flocker": _is_set,
@@ -82,7 +79,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "volumes[].image": _is_set,
     "volumes[].iscsi": _is_set,
     "volumes[].nfs": _is_set,
-    "volumes[].persistentVolumeClaim": _is_set,
     "volumes[].photonPersistentDisk": _is_set,
     "volumes[].portworxVolume": _is_set,
     "volumes[].projected.sources[].clusterTrustBundle": _is_set,
@@ -103,14 +99,15 @@ HONOURED = (
     "securityContext", "serviceAccount", "serviceAccountName", "setHostnameAsFQDN",
     "shareProcessNamespace", "terminationGracePeriodSeconds", "tolerations", "volumes",
     *(f"securityContext.{f}" for f in (
-        "fsGroup", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
-        "supplementalGroups", "sysctls",
+        "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser",
+        "seccompProfile", "supplementalGroups", "sysctls",
     )),
     *(f"containers[].{f}" for f in (
         "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle",
         "livenessProbe", "name", "ports", "readinessProbe", "resources", "restartPolicy",
         "restartPolicyRules", "securityContext", "startupProbe", "stdin",
-        "stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeMounts",
+        "stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty",
+        "volumeDevices", "volumeMounts",
         "workingDir",
     )),
     *(f"containers[].securityContext.{f}" for f in (
@@ -119,7 +116,8 @@ HONOURED = (
         "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile",
     )),
     *(f"volumes[].{f}" for f in (
-        "configMap", "downwardAPI", "emptyDir", "hostPath", "name", "projected", "secret",
+        "configMap", "downwardAPI", "emptyDir", "ephemeral", "hostPath", "name",
+        "persistentVolumeClaim", "projected", "secret",
     )),
 )  # fmt: skip
 

@@ -50,6 +50,14 @@ class Mount:
     sub_file: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A block device of the node that a container gets (volumeDevices)."""
+
+    source: str
+    target: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """A container, fully resolved: no Kubernetes references left in it."""
@@ -63,6 +71,7 @@ class ContainerSpec:
     env: tuple[tuple[str, str], ...] = ()  # after the image's own
     cwd: str = ""
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()

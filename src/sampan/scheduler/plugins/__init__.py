@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from sampan.api.obj import Obj
 from sampan.client.base import Client
 from sampan.client.cache import Caches
+from sampan.control import storage
 from sampan.lib.clock import Clock
-from sampan.scheduler.framework import Profile
+from sampan.scheduler.framework import Filter, Profile
 from sampan.scheduler.plugins.default_binder import DefaultBinder
 from sampan.scheduler.plugins.default_preemption import DefaultPreemption
 from sampan.scheduler.plugins.image_locality import ImageLocality
@@ -23,9 +24,13 @@ from sampan.scheduler.plugins.node_resources import (
     NodeResourcesBalancedAllocation,
     NodeResourcesFit,
 )
+from sampan.scheduler.plugins.node_volume_limits import NodeVolumeLimits
 from sampan.scheduler.plugins.pod_topology_spread import PodTopologySpread
 from sampan.scheduler.plugins.scheduling_gates import SchedulingGates
 from sampan.scheduler.plugins.taint_toleration import NodeUnschedulable, TaintToleration
+from sampan.scheduler.plugins.volume_binding import Storage, VolumeBinding
+from sampan.scheduler.plugins.volume_restrictions import VolumeRestrictions
+from sampan.scheduler.plugins.volume_zone import VolumeZone
 
 _BUDGETS = "poddisruptionbudgets.policy"
 
@@ -54,14 +59,29 @@ def default_profile(means: Means) -> Profile:
     def budgets() -> Sequence[Obj]:
         return caches[_BUDGETS].list() if _BUDGETS in means.resources else ()
 
+    volumes = _volume_plugins(means)
+    binding = tuple(v for v in volumes if isinstance(v, VolumeBinding))
     return Profile(
         pre_enqueue=(SchedulingGates(),),
         filters=(NodeUnschedulable(), NodeName(), taints, affinity, NodePorts(), fit,
-                 spread, near),
+                 *volumes, spread, near),
         post_filters=(DefaultPreemption(budgets=budgets, rng=means.rng),),
         scores=(taints, affinity, fit, spread, near, NodeResourcesBalancedAllocation(),
                 ImageLocality()),
+        reserves=binding,
+        pre_binds=binding,
         binds=(DefaultBinder(means.client),),
+    )  # fmt: skip
+
+
+def _volume_plugins(means: Means) -> tuple[Filter, ...]:
+    """Those that place pods by their volumes, where the API has any."""
+    if storage.CLAIMS not in means.resources:
+        return ()
+    held = Storage(means.caches)
+    return (
+        VolumeRestrictions(held), NodeVolumeLimits(means.caches, held),
+        VolumeBinding(means.client, means.caches, held), VolumeZone(held),
     )  # fmt: skip
 
 

@@ -580,6 +580,14 @@ class NativeRuntime:
 
     # -- for the node and for status -----------------------------------------------------------
 
+    async def inside(self, work: Callable[..., Any], *args: Any) -> Any:
+        """*work* in the node's namespaces; it may block."""
+        return await self._space.run(work, *args)
+
+    def view(self, path: str) -> str:
+        """Where this process sees what is at *path* in the node's mount namespace."""
+        return f"/proc/{self._space.pid}/root{path}"
+
     async def tmpfs(self, path: str, size: int) -> None:
         """Mount a tmpfs inside the node (emptyDir in memory)."""
         data = f"size={size},mode=0777" if size else "mode=0777"

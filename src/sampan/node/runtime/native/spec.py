@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.api.obj import Body
-from sampan.node.runtime.base import ContainerSpec, RuntimeFailure, SandboxSpec
+from sampan.node.runtime.base import ContainerSpec, Device, RuntimeFailure, SandboxSpec
 from sampan.node.runtime.native.seccomp import runtime_default
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -228,6 +228,15 @@ def host_devices(root: Path = Path("/dev")) -> list[Body]:
     return found
 
 
+def _block_device(device: Device, who: Identity) -> Body:
+    """A volume as a device of the container's own; its user may use it."""
+    number = os.stat(device.source).st_rdev
+    return {
+        "path": device.target, "type": "b", "major": os.major(number),
+        "minor": os.minor(number), "fileMode": 0o660, "uid": who.uid, "gid": who.gid,
+    }  # fmt: skip
+
+
 def _resources(spec: ContainerSpec) -> Body:
     devices: list[Body] = [{"allow": spec.privileged, "access": "rwm"}]
     if not spec.privileged:
@@ -236,6 +245,10 @@ def _resources(spec: ContainerSpec) -> Body:
             if minor is not None:
                 device["minor"] = minor
             devices.append(device)
+    for given in spec.devices:
+        number = os.stat(given.source).st_rdev
+        devices.append({"allow": True, "type": "b", "major": os.major(number),
+                        "minor": os.minor(number), "access": "rwm"})  # fmt: skip
     cpu: Body = {"shares": max(2, spec.cpu_shares)}
     if spec.cpu_quota_us:
         cpu |= {"quota": spec.cpu_quota_us, "period": _PERIOD}
@@ -279,8 +292,12 @@ def config(
             linux["maskedPaths"], linux["readonlyPaths"] = list(_MASKED), list(_READ_ONLY)
         if spec.seccomp == "RuntimeDefault" and platform.machine() == "x86_64":
             linux["seccomp"] = runtime_default(capabilities(spec))
-    if spec.privileged:
-        linux["devices"] = host_devices()
+    devices = host_devices() if spec.privileged else []
+    given = {d.target for d in spec.devices}
+    devices = [d for d in devices if d["path"] not in given]
+    devices += [_block_device(d, who) for d in spec.devices]
+    if devices:
+        linux["devices"] = devices
     body: Body = {
         "ociVersion": "1.0.2",
         "process": process(spec, image, who, hostname, args, tty=spec.tty),

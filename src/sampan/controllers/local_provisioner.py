@@ -1,0 +1,223 @@
+"""The built-in provisioner: claims of its classes get directories (or images) on a node.
+
+Only the PersistentVolume is made here; the node makes the place when it is first mounted and takes
+it away when the volume is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sampan.api.obj import Body, Key, Obj
+from sampan.control import storage
+from sampan.control.plan import Action, Caches, Create, Emit, Patch, Trigger, own
+
+_MIB = 1 << 20
+_SMALLEST = 8 * _MIB  # of an image: a file system needs some room for itself
+_MODES = ("ReadWriteOnce", "ReadWriteOncePod")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A claim to serve, its class, the nodes, and how many local volumes each has by name."""
+
+    claim: Body
+    storage_class: Body
+    nodes: tuple[Obj, ...]
+    load: dict[str, int]
+
+
+def _home(volume: Obj) -> Iterable[str]:
+    """Index: the host name of the node that has a volume of ours."""
+    if not storage.is_local(volume.body):
+        return
+    affinity = (volume.spec.get("nodeAffinity") or {}).get("required") or {}
+    for term in affinity.get("nodeSelectorTerms") or ():
+        for expression in term.get("matchExpressions") or ():
+            yield from expression.get("values") or ()
+
+
+class LocalProvisioner:
+    """Provisioner ``sampan.io/local``."""
+
+    name = "local-provisioner"
+    workers = 2
+
+    def __init__(self) -> None:
+        self.triggers: tuple[Trigger, ...] = (
+            own(storage.CLAIMS),
+            Trigger("nodes", self._waiting),
+        )
+        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
+            storage.CLAIMS: {"unserved": _unserved},
+            storage.VOLUMES: {"home": _home},
+        }
+
+    @staticmethod
+    def _waiting(_node: Obj, caches: Caches) -> Iterable[Key]:
+        return [c.key for c in caches[storage.CLAIMS].by("unserved", "")]
+
+    def observe(self, key: Key, caches: Caches) -> View | None:
+        claim = caches[storage.CLAIMS].get(key.namespace, key.name)
+        if claim is None or not [*_unserved(claim)]:
+            return None
+        chosen = caches[storage.CLASSES].get("", storage.class_of(claim.body))
+        if chosen is None or chosen.body.get("provisioner") != storage.PROVISIONER:
+            return None
+        if caches[storage.VOLUMES].get("", volume_name(claim.body)) is not None:
+            return None
+        nodes = tuple(sorted(caches["nodes"].list(), key=lambda n: n.name))
+        volumes = caches[storage.VOLUMES]
+        load = {n.name: len(volumes.by("home", hostname(n))) for n in nodes}
+        return View(claim=claim.body, storage_class=chosen.body, nodes=nodes, load=load)
+
+    def plan(self, view: View, now: float) -> Sequence[Action]:
+        claim, chosen = view.claim, view.storage_class
+        selected = storage.notes_of(claim).get(storage.SELECTED_NODE, "")
+        if not selected and storage.waits_for_consumer(chosen):
+            return []
+        problem = _refusal(claim)
+        if problem:
+            return [_failure(claim, chosen, problem)]
+        if selected:
+            node = next((n for n in view.nodes if n.name == selected), None)
+            if node is None:
+                # The scheduler has to choose again: the node it chose is gone.
+                gone = {"metadata": {"annotations": {storage.SELECTED_NODE: None}}}
+                meta = claim["metadata"]
+                key = Key(storage.CLAIMS, meta["namespace"], meta["name"])
+                return [
+                    _failure(claim, chosen, f'node "{selected}" not found'), Patch(key, gone)
+                ]  # fmt: skip
+        else:
+            node = _choose(view)
+            if node is None:
+                return [_failure(claim, chosen, "no node is ready and in the class's topology")]
+        name = volume_name(claim)
+        path = f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
+        told = f'External provisioner is provisioning volume for claim "{path}"'
+        return [
+            Emit(claim, "Normal", "Provisioning", told),
+            Create(
+                storage.VOLUMES,
+                volume_for(claim, chosen, node),
+                failed=lambda why: [_failure(claim, chosen, why)],
+                done=lambda _made: [
+                    Emit(claim, "Normal", "ProvisioningSucceeded",
+                         f"Successfully provisioned volume {name}")
+                ],
+            ),
+        ]  # fmt: skip
+
+
+def _unserved(claim: Obj) -> Iterable[str]:
+    """Index: claims that wait for this provisioner."""
+    notes = claim.annotations
+    asked = notes.get(storage.STORAGE_PROVISIONER) or notes.get(storage.BETA_STORAGE_PROVISIONER)
+    if asked == storage.PROVISIONER and not claim.spec.get("volumeName") and not claim.is_deleting:
+        yield ""
+
+
+def hostname(node: Obj) -> str:
+    return node.labels.get("kubernetes.io/hostname", node.name)
+
+
+def volume_name(claim: Body) -> str:
+    return f"pvc-{claim['metadata']['uid']}"
+
+
+def _failure(claim: Body, storage_class: Body, why: str) -> Emit:
+    name = storage_class["metadata"]["name"]
+    text = f'failed to provision volume with StorageClass "{name}": {why}'
+    return Emit(claim, "Warning", "ProvisioningFailed", text)
+
+
+def _refusal(claim: Body) -> str:
+    """Why the claim asks for what a local volume cannot be, '' when it does not."""
+    spec = claim["spec"]
+    other = [m for m in spec.get("accessModes") or () if m not in _MODES]
+    if other:
+        return f"access mode {other[0]} is not possible: a local volume is on one node"
+    if spec.get("selector"):
+        return "claim Selector is not supported"
+    if spec.get("dataSource") or spec.get("dataSourceRef"):
+        return "claim data source is not supported"
+    if spec.get("volumeAttributesClassName"):
+        return "volume attributes classes are not supported"
+    return ""
+
+
+def in_topology(storage_class: Body, node: Obj) -> bool:
+    """Whether the class lets volumes be on the node."""
+    terms = storage_class.get("allowedTopologies") or ()
+    return not terms or any(
+        all(node.labels.get(e["key"]) in (e.get("values") or ())
+            for e in term.get("matchLabelExpressions") or ())
+        for term in terms
+    )  # fmt: skip
+
+
+def _choose(view: View) -> Obj | None:
+    """Of the nodes that are ready and open the one with the fewest volumes of ours."""
+    fitting = [
+        n
+        for n in view.nodes
+        if not n.spec.get("unschedulable")
+        and any(
+            c.get("type") == "Ready" and c.get("status") == "True"
+            for c in n.status.get("conditions") or ()
+        )
+        and in_topology(view.storage_class, n)
+    ]
+    return min(fitting, key=lambda n: (view.load.get(n.name, 0), n.name), default=None)
+
+
+def volume_for(claim: Body, storage_class: Body, node: Obj) -> Body:
+    """The PersistentVolume that serves *claim* on *node*."""
+    meta, spec = claim["metadata"], claim["spec"]
+    name, block = volume_name(claim), storage.mode_of(claim) == "Block"
+    enforced = block or (storage_class.get("parameters") or {}).get("sizeEnforced") == "true"
+    notes = {storage.PROVISIONED_BY: storage.PROVISIONER}
+    if enforced:
+        notes[storage.SIZE_ENFORCED] = "true"
+    expression = {
+        "key": "kubernetes.io/hostname", "operator": "In", "values": [hostname(node)],
+    }  # fmt: skip
+    body: Body = {
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": name, "namespace": "", "annotations": notes,
+                     "finalizers": [storage.DELETION_FINALIZER]},
+        "spec": {
+            "capacity": {"storage": amount(claim, enforced=enforced)},
+            "accessModes": list(spec.get("accessModes") or ()),
+            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                         "namespace": meta["namespace"], "name": meta["name"],
+                         "uid": meta["uid"],
+                         "resourceVersion": meta.get("resourceVersion", "")},
+            "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy") or "Delete",
+            "storageClassName": storage_class["metadata"]["name"],
+            "volumeMode": storage.mode_of(claim),
+            "local": {"path": f"{storage.LOCAL_ROOT}/{name}"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [
+                {"matchExpressions": [expression]}]}},
+        },
+    }  # fmt: skip
+    if storage_class.get("mountOptions"):
+        body["spec"]["mountOptions"] = list(storage_class["mountOptions"])
+    return body
+
+
+def amount(claim: Body, *, enforced: bool) -> str:
+    """The size of a claim's volume: what was asked for in whole bytes; of an image whole MiB."""
+    wanted = storage.asked(claim)
+    if enforced:
+        wanted = max(_SMALLEST, -(-wanted // _MIB) * _MIB)
+    given = (claim["spec"]["resources"]["requests"] or {})["storage"]
+    return str(given) if storage.size({"storage": given}) == wanted and _whole(given) else str(
+        wanted
+    )  # fmt: skip
+
+
+def _whole(text: str) -> bool:
+    return not str(text).endswith(("m", "u", "n"))

@@ -1,0 +1,176 @@
+"""A node's part of the built-in provisioner: volumes grow while they are in use, and are taken away
+when they are released and to be deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from sampan.api.errors import StatusError
+from sampan.api.obj import Body, Obj
+from sampan.client.base import Client, Unknown
+from sampan.client.cache import Informer
+from sampan.control import storage
+from sampan.node.claims import Claims
+from sampan.node.disks import DiskFailure, Disks
+from sampan.node.events import EventSink
+
+RETRY = 15.0
+_CONDITIONS = ("Resizing", "FileSystemResizePending")
+log = logging.getLogger("sampan.node")
+
+
+class LocalVolumes:
+    """Follows the PersistentVolumes of *node*. client: the node's own; owner: the provisioner's,
+    who alone may delete volumes (None: nobody does). disks: None in virtual worlds."""
+
+    def __init__(
+        self, client: Client, owner: Client | None, *, node: str, claims: Claims,
+        disks: Disks | None, events: EventSink, labels: dict[str, str],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._owner = owner
+        self._node = node
+        self._labels = labels
+        self._claims = claims
+        self._disks = disks
+        self._events = events
+        self._spawn = spawn
+        self._busy: set[str] = set()
+        self._again: set[str] = set()
+        self.volumes = Informer(client, storage.VOLUMES)
+
+    async def start(self) -> None:
+        self.volumes.add_handler(self._changed)
+        self.volumes.start()
+        await self.volumes.synced()
+
+    async def stop(self) -> None:
+        await self.volumes.stop()
+
+    def pod_released(self) -> None:
+        """A pod is gone: what it held may go now."""
+        for volume in self.volumes.list():
+            self._look(volume)
+
+    def _changed(self, _kind: str, _old: Obj | None, new: Obj | None) -> None:
+        if new is not None:
+            self._look(new)
+
+    def _look(self, volume: Obj) -> None:
+        body = volume.body
+        if not storage.is_local(body) or not storage.suits_node(body, self._node, self._labels):
+            return
+        if not (_is_to_go(body) or self._may_grow(body)):
+            return
+        if volume.name in self._busy:
+            self._again.add(volume.name)
+            return
+        self._busy.add(volume.name)
+        self._spawn(self._work(volume.name))
+
+    def _may_grow(self, volume: Body) -> bool:
+        return (
+            self._disks is not None
+            and storage.notes_of(volume).get(storage.SIZE_ENFORCED) == "true"
+            and (volume.get("status") or {}).get("phase") == "Bound"
+            and self._claims.in_use(volume)
+        )
+
+    async def _work(self, name: str) -> None:
+        try:
+            while True:
+                self._again.discard(name)
+                held = self.volumes.get("", name)
+                if held is None:
+                    return
+                try:
+                    await self._one(held.body)
+                except (StatusError, Unknown, OSError) as e:
+                    if not (isinstance(e, StatusError) and e.code in (404, 409)):
+                        log.warning("volume %s: %s", name, e)
+                        await asyncio.sleep(RETRY)
+                        continue
+                if name not in self._again:
+                    return
+        finally:
+            self._busy.discard(name)
+
+    async def _one(self, volume: Body) -> None:
+        if _is_to_go(volume):
+            if not self._claims.in_use(volume):
+                await self._remove(volume)
+        elif self._may_grow(volume):
+            await self._grow(volume)
+
+    # -- taking away
+
+    async def _remove(self, volume: Body) -> None:
+        name = volume["metadata"]["name"]
+        if self._owner is None:
+            return
+        keeps = volume["spec"].get("persistentVolumeReclaimPolicy") != "Delete"
+        if self._disks is not None and not keeps:
+            try:
+                await self._disks.remove(name)
+            except DiskFailure as failure:
+                self._events.emit(volume, "Warning", "VolumeFailedDelete", str(failure))
+                await asyncio.sleep(RETRY)
+                self._again.add(name)
+                return
+        if "deletionTimestamp" not in volume["metadata"]:
+            await self._owner.delete(storage.VOLUMES, name, uid=volume["metadata"]["uid"])
+        current = await self._owner.get(storage.VOLUMES, name)
+        kept = [f for f in current.meta.get("finalizers") or () if f != storage.DELETION_FINALIZER]
+        patch = {"metadata": {"finalizers": kept or None, "uid": current.uid,
+                              "resourceVersion": str(current.revision)}}  # fmt: skip
+        await self._owner.patch(storage.VOLUMES, name, patch)
+
+    # -- growing
+
+    async def _grow(self, volume: Body) -> None:
+        """Grow in use, where the kernel lets us; else the next start of the pod does it."""
+        assert self._disks is not None
+        try:
+            _, done = await self._disks.ensure(
+                volume["metadata"]["name"], size=storage.capacity(volume), image=True,
+                block=storage.mode_of(volume) == "Block", alone=False,
+            )  # fmt: skip
+        except DiskFailure as failure:
+            self._events.emit(volume, "Warning", "VolumeResizeFailed", str(failure))
+            return
+        if done:
+            ref = volume["spec"].get("claimRef") or {}
+            claim = await self._client.get(
+                storage.CLAIMS, str(ref.get("name")), str(ref.get("namespace"))
+            )
+            await self.has_grown(claim.body, volume)
+
+    async def has_grown(self, claim: Body, volume: Body) -> None:
+        """Tell the claim that its volume has the size it shows; nothing where that is known."""
+        status: Body = claim.get("status") or {}
+        if storage.size(status.get("capacity")) >= storage.capacity(volume):
+            return
+        kept = [c for c in status.get("conditions") or () if c["type"] not in _CONDITIONS]
+        done = {**status, "capacity": dict(volume["spec"]["capacity"]), "conditions": kept}
+        if not kept:
+            del done["conditions"]
+        await self._client.update(storage.CLAIMS, {**claim, "status": done}, subresource="status")
+        text = f'MountVolume.NodeExpandVolume succeeded for volume "{volume["metadata"]["name"]}"'
+        self._events.emit(claim, "Normal", "FileSystemResizeSuccessful", text)
+
+
+def _is_to_go(volume: Body) -> bool:
+    """Released and to be deleted, or deleted by hand and waiting for us."""
+    meta = volume["metadata"]
+    phase = (volume.get("status") or {}).get("phase")
+    if storage.DELETION_FINALIZER not in (meta.get("finalizers") or ()):
+        return False
+    if "deletionTimestamp" in meta:
+        return phase != "Bound"
+    return (
+        phase == "Released" and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
+    )  # fmt: skip
