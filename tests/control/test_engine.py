@@ -296,3 +296,20 @@ def test_emit_reaches_the_api_under_the_controllers_name() -> None:
         await api.authorizer.stop()
 
     asyncio.run(main())
+
+
+def test_components_that_tell_at_the_same_moment() -> None:
+    async def main() -> None:
+        client = client_of(await api_server())
+        clock = Clock()
+        about: Body = {"apiVersion": "v1", "kind": "Pod",
+                       "metadata": {"name": "p", "namespace": "default", "uid": "u"}}  # fmt: skip
+        recorders = [Recorder(client, name, clock=clock) for name in ("one", "two", "three")]
+        for recorder in recorders:
+            recorder.emit(about, "Normal", "Told", "of the same")
+        for recorder in recorders:
+            await recorder.close()
+        found = (await client.list("events", "default")).items
+        assert {e.body["source"]["component"] for e in found} == {"one", "two", "three"}
+
+    asyncio.run(main())
