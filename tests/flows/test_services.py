@@ -126,7 +126,7 @@ def test_everything_goes_with_the_service() -> None:
 
         await until(gone)
         held = (await w.client.list(IPS)).items
-        assert [o.name for o in held] == ["10.43.0.1"]
+        assert [o.name for o in held] == ["10.43.0.1", "10.43.0.10"]
 
     run(scenario)
 

@@ -13,6 +13,7 @@ from sampan.node.resolve import (
     Context,
     container_spec,
     domain,
+    host_label,
     hostname,
     references,
     sandbox_spec,
@@ -353,12 +354,28 @@ def test_sandbox_of_a_pod() -> None:
             "s.ns.svc.cluster.local",
         ),
         ({"hostNetwork": True}, "n1", ""),
+        ({"hostnameOverride": "o.example", "hostname": "h", "subdomain": "s"}, "o.example", ""),
     ],
 )
 def test_hostnames(spec: dict[str, Any], name: str, full: str) -> None:
     pod = pod_body(**spec)
     assert hostname(pod, "n1") == name
     assert domain(pod) == full
+
+
+def test_a_full_name_the_kernel_does_not_take_is_refused() -> None:
+    fits = pod_body(hostname="h" * (64 - len(".s.ns.svc.cluster.local")), subdomain="s",
+                    setHostnameAsFQDN=True)  # fmt: skip
+    assert len(sandbox_spec(fits, id="s", attempt=1, node_name="n1").hostname) == 64
+    long = pod_body(hostname="h" * 50, subdomain="s", setHostnameAsFQDN=True)
+    with pytest.raises(RuntimeFailure, match=r"too long \(64 characters is the max, 73 characters"):
+        sandbox_spec(long, id="s", attempt=1, node_name="n1")
+
+
+def test_the_hosts_file_names_the_label_once_where_the_pod_is_called_by_its_full_name() -> None:
+    pod = pod_body(hostname="h", subdomain="s", setHostnameAsFQDN=True)
+    text = hosts_file(pod, ips=("10.42.0.2",), hostname=host_label(pod), domain=domain(pod))
+    assert "10.42.0.2\th.s.ns.svc.cluster.local\th\n" in text
 
 
 def test_hosts_file() -> None:

@@ -150,6 +150,11 @@ _CLUSTER_ROLES: dict[str, tuple[Body, ...]] = {
     ),
     "system:auth-delegator": _REVIEWS,
     "system:kube-dns": (_rule("list watch", "core", "endpoints services"),),
+    "system:coredns": (
+        _rule("list watch", "core", "endpoints services pods namespaces"),
+        _rule("list watch", "discovery.k8s.io", "endpointslices"),
+        _EVENTS,
+    ),
     "system:persistent-volume-provisioner": (
         _rule("get list watch create delete", "core", "persistentvolumes"),
         _rule("get list watch update", "core", "persistentvolumeclaims"),
@@ -421,11 +426,27 @@ def objects() -> list[Body]:
         bindings.setdefault(role, []).append({"kind": "User", "apiGroup": RBAC, "name": user})
     bindings["system:node"] = []  # the node authorizer answers instead
     bindings["system:kube-dns"] = [_account("kube-dns")]
+    bindings["system:coredns"] = [_account("coredns")]
     for controller, rules in _CONTROLLERS.items():
         role = f"system:controller:{controller}"
         roles.append(_role(role, _with_reads(rules)))
         bindings[role] = [_account(controller)]
-    return roles + [_binding(role, subjects) for role, subjects in bindings.items()]
+    return [
+        *roles,
+        *_in_namespace("kube-system", "system:coredns", _account("coredns"),
+                       _rule("list watch", "core", "configmaps", "kube-dns")),
+        *(_binding(role, subjects) for role, subjects in bindings.items()),
+    ]  # fmt: skip
+
+
+def _in_namespace(namespace: str, name: str, subject: Body, *rules: Body) -> list[Body]:
+    """A Role and the binding of its name."""
+    meta = {**_meta(name), "namespace": namespace}
+    return [
+        {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": meta, "rules": [*rules]},
+        {"apiVersion": f"{RBAC}/v1", "kind": "RoleBinding", "metadata": meta,
+         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name}, "subjects": [subject]},
+    ]  # fmt: skip
 
 
 def _account(name: str) -> Body:

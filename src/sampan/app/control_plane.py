@@ -20,7 +20,10 @@ from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.ephemeral_volume import EphemeralVolumes
 from sampan.controllers.garbage import GarbageCollector
-from sampan.controllers.kubernetes_service import KubernetesServiceController
+from sampan.controllers.kubernetes_service import (
+    DnsServiceController,
+    KubernetesServiceController,
+)
 from sampan.controllers.load_balancer import LoadBalancerController
 from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.controllers.mirroring import EndpointSliceMirroringController
@@ -61,13 +64,14 @@ class ControlPlane:
     """Over a store; everything in it speaks to the API by local transports.
 
     root_ca: PEM, published in every namespace. token_key: PEM, signs service account tokens.
-    api_address, api_port: where the ``kubernetes`` Service points to. host_address: the cluster's
-    own loopback address, where LoadBalancer services are found.
+    api_address, api_port: where the ``kubernetes`` Service points to; dns_address: ``kube-dns``.
+    host_address: the cluster's own loopback address, where LoadBalancer services are found.
     """
 
     def __init__(
         self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
         token_key: bytes, api_address: str, api_port: int, host_address: str = "127.0.0.1",
+        dns_address: str = "10.44.1.2",
     ) -> None:  # fmt: skip
         self.store = store
         self.clock = clock
@@ -88,7 +92,7 @@ class ControlPlane:
         self.load_balancers = LoadBalancerController(host_address)
         controllers: tuple[Any, ...] = (
             ServiceAccountController(), RootCaController(root_ca),
-            KubernetesServiceController(api_address, api_port),
+            KubernetesServiceController(api_address, api_port), DnsServiceController(dns_address),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
             ReplicationControllerController(), StatefulSetController(),
@@ -111,7 +115,8 @@ class ControlPlane:
     def _controller_client(self, name: str) -> Client:
         if not name:
             return self.client(MANAGER)
-        if name in (KubernetesServiceController.name, AddressRepair.name):
+        own = (KubernetesServiceController, DnsServiceController, AddressRepair)
+        if name in (c.name for c in own):
             return self.client(APISERVER)
         return self.client(controller_user(name))
 

@@ -7,20 +7,26 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sampan.api.call import User
-from sampan.app.control_plane import ControlPlane
+from sampan.app.control_plane import ControlPlane, controller_user
 from sampan.client.cache import Caches
 from sampan.control.events import Recorder
+from sampan.network.dns.service import ClusterDns
 from sampan.network.outside import Outside
 from sampan.network.proxy import NodeRules, Proxy
 from sampan.network.rules import Facts
 from sampan.node.runtime.native.nodes import (
     DNS_ADDRESS,
+    DNS_ENDPOINT,
+    PODS,
     SERVICE_ADDRESS,
+    SERVICES,
     Space,
     node_address,
 )
 
 PROXY = User("system:kube-proxy", ("system:authenticated",))
+# Reverse names of pods, services and nodes: nobody outside knows them.
+_NETWORKS = (PODS, SERVICES, "10.44.0.0/16")
 
 
 class Part(Protocol):
@@ -39,7 +45,11 @@ class NodeNetwork:
     """All parts on all nodes. address: the cluster's own, on the host."""
 
     def __init__(self, plane: ControlPlane, spaces: Sequence[Space], *, address: str) -> None:
-        self._parts: tuple[Part, ...] = (_proxy(plane, spaces, address),)
+        dns = ClusterDns(
+            plane.client(controller_user("coredns")), spaces, (DNS_ADDRESS, DNS_ENDPOINT),
+            clock=plane.clock, networks=_NETWORKS,
+        )  # fmt: skip
+        self._parts: tuple[Part, ...] = (_proxy(plane, spaces, address), dns)
 
     async def start(self) -> None:
         await asyncio.gather(*(p.start() for p in self._parts))

@@ -23,12 +23,15 @@ def owners(obj: Obj) -> Iterable[str]:
 
 
 class Informer:
-    """One resource, all namespaces (or what *fields* selects)."""
+    """One resource, all namespaces (or *namespace* alone, or what *fields* selects)."""
 
-    def __init__(self, client: Client, resource: str, *, fields: str = "") -> None:
+    def __init__(
+        self, client: Client, resource: str, *, namespace: str = "", fields: str = ""
+    ) -> None:
         self.resource = resource
         self.revision = 0
         self._client = client
+        self._namespace = namespace
         self._fields = fields
         self._objects: dict[tuple[str, str], Obj] = {}
         self._by_namespace: dict[str, dict[str, Obj]] = {}
@@ -136,7 +139,7 @@ class Informer:
         token = ""
         while True:
             page = await self._client.list(
-                self.resource, fields=self._fields, limit=_PAGE, continue_=token
+                self.resource, self._namespace, fields=self._fields, limit=_PAGE, continue_=token
             )
             found.update({(o.namespace, o.name): o for o in page.items})
             token = page.continue_
@@ -154,7 +157,9 @@ class Informer:
 
     async def _watch(self) -> None:
         while True:
-            watch = self._client.watch(self.resource, since=self.revision, fields=self._fields)
+            watch = self._client.watch(
+                self.resource, self._namespace, since=self.revision, fields=self._fields
+            )
             async for event in watch:
                 if event.type != "BOOKMARK":
                     self._apply(event.type, event.obj)

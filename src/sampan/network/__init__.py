@@ -1,1 +1,2 @@
-"""Pod network by netlink, in the node's own namespace."""
+"""What a node's network does beyond carrying packets: names, services, policies. The links and
+addresses themselves are the runtime's (``node.runtime.native``)."""

@@ -26,6 +26,7 @@ from sampan.node.status import qos_class
 from sampan.node.units import pod_name
 
 FAKE = "sampan.fake"  # annotations that direct the fake runtime
+_KERNEL_NAME = 64  # bytes of a hostname
 _PROPAGATION = {"None": "private", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 
 
@@ -74,21 +75,45 @@ def hostname(pod: Body, node_name: str = "") -> str:
         return str(spec["hostnameOverride"])
     if spec.get("hostNetwork"):
         return node_name
-    name = str(spec.get("hostname") or pod["metadata"]["name"])[:63].rstrip("-.")
+    name = host_label(pod)
     if spec.get("setHostnameAsFQDN") and spec.get("subdomain"):
         return f"{name}.{domain(pod)}"
     return name
 
 
+def host_label(pod: Body) -> str:
+    """The pod's own label, below its domain where it has one."""
+    spec = pod["spec"]
+    if spec.get("hostnameOverride"):
+        return str(spec["hostnameOverride"])
+    return str(spec.get("hostname") or pod["metadata"]["name"])[:63].rstrip("-.")
+
+
+def checked_hostname(pod: Body, node_name: str = "") -> str:
+    """``hostname``, where the kernel takes it. Raises RuntimeFailure."""
+    name = hostname(pod, node_name)
+    if pod["spec"].get("setHostnameAsFQDN") and len(name) > _KERNEL_NAME:
+        raise RuntimeFailure(
+            "CreatePodSandboxError",
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN "
+            f"{name} is too long ({_KERNEL_NAME} characters is the max, {len(name)} characters "
+            "requested)",
+        )
+    return name
+
+
 def domain(pod: Body, cluster_domain: str = "cluster.local") -> str:
-    """The domain of a pod with a subdomain, or ''."""
+    """The domain of a pod with a subdomain, or ''; a hostnameOverride is all of a pod's name."""
     sub = pod["spec"].get("subdomain")
-    return f"{sub}.{pod['metadata']['namespace']}.svc.{cluster_domain}" if sub else ""
+    if not sub or pod["spec"].get("hostnameOverride"):
+        return ""
+    return f"{sub}.{pod['metadata']['namespace']}.svc.{cluster_domain}"
 
 
 def sandbox_spec(
     pod: Body, *, id: str, attempt: int, node_name: str, log_dir: str = ""
 ) -> SandboxSpec:
+    """Raises RuntimeFailure for a name the kernel does not take."""
     meta, spec = pod["metadata"], pod["spec"]
     security = spec.get("securityContext") or {}
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
@@ -111,7 +136,7 @@ def sandbox_spec(
         name=meta["name"],
         uid=meta.get("uid", ""),
         attempt=attempt,
-        hostname=hostname(pod, node_name),
+        hostname=checked_hostname(pod, node_name),
         host_network=bool(spec.get("hostNetwork")),
         host_pid=bool(spec.get("hostPID")),
         host_ipc=bool(spec.get("hostIPC")),

@@ -24,6 +24,7 @@ from sampan.node.resolve import (
     Context,
     container_spec,
     domain,
+    host_label,
     hostname,
     references,
     sandbox_spec,
@@ -187,14 +188,14 @@ class PodWorker:
                 wait = REFRESH
 
     async def _run_sandbox(self, what: st.RunSandbox) -> None:
-        spec = sandbox_spec(
-            self.pod.body,
-            id=what.id,
-            attempt=what.attempt,
-            node_name=self.around.node_name,
-            log_dir=self._log_dir(),
-        )
         try:
+            spec = sandbox_spec(
+                self.pod.body,
+                id=what.id,
+                attempt=what.attempt,
+                node_name=self.around.node_name,
+                log_dir=self._log_dir(),
+            )
             state = await self.around.runtime.run_sandbox(spec)
         except RuntimeFailure as failure:
             self.tell(st.SandboxFailed(what.id, failure.message))
@@ -424,7 +425,7 @@ class PodWorker:
                 hosts_file(
                     body,
                     ips=self._ips(),
-                    hostname=name,
+                    hostname=host_label(body),
                     domain=domain(body),
                     of_host=around.host_hosts,
                 ),

@@ -42,7 +42,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "runtimeClassName": _is_set,
     "schedulingGates": _is_set,
     "schedulingGroup": _is_set,
-    "subdomain": _is_set,
     "topologySpreadConstraints": _is_set,
     "os.name": _other_than("linux"),
     "securityContext.appArmorProfile": _is_set,
@@ -97,7 +96,7 @@ HONOURED = (
     "hostname", "hostnameOverride", "initContainers", "nodeName", "nodeSelector", "os",
     "priority", "priorityClassName", "readinessGates", "restartPolicy", "schedulerName",
     "securityContext", "serviceAccount", "serviceAccountName", "setHostnameAsFQDN",
-    "shareProcessNamespace", "terminationGracePeriodSeconds", "tolerations", "volumes",
+    "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds", "tolerations", "volumes",
     *(f"securityContext.{f}" for f in (
         "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser",
         "seccompProfile", "supplementalGroups", "sysctls",

@@ -30,6 +30,7 @@ SERVICES = "10.43.0.0/16"
 SERVICE_ADDRESS = "10.43.0.1"  # of the API, on every node
 DNS_ADDRESS = "10.43.0.10"  # of the cluster's DNS, on every node
 API_ADDRESS = "10.44.1.1"  # where the kubernetes Service points to, on every node
+DNS_ENDPOINT = "10.44.1.2"  # where the kube-dns Service points to, on every node
 GATEWAY = "169.254.1.1"  # the next hop of every pod; every node answers for it
 _LINKS = "10.44.0.0/24"
 _SWITCH = "10.44.0.1"
@@ -184,7 +185,8 @@ def _prepare_node(index: int) -> None:
     kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
     with netlink() as link:
         link.up("lo")
-        for address in (node_address(index), SERVICE_ADDRESS, API_ADDRESS, GATEWAY):
+        link.address("lo", node_address(index))
+        for address in (SERVICE_ADDRESS, API_ADDRESS, DNS_ADDRESS, DNS_ENDPOINT, GATEWAY):
             link.address("lo", address)
         # What no pod has is not looked for elsewhere.
         link.route(pod_network(index), unreachable=True)
