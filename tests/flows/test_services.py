@@ -240,6 +240,6 @@ def test_services_that_come_and_go_need_no_repair() -> None:
         await asyncio.sleep(200)
         events = (await w.client.list("events")).items
         assert not [e for e in events if "ClusterIP" in e.body["reason"]]
-        assert [o.name for o in (await w.client.list(IPS)).items] == ["10.43.0.1"]
+        assert [o.name for o in (await w.client.list(IPS)).items] == ["10.43.0.1", "10.43.0.10"]
 
     run(scenario)
