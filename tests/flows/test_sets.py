@@ -197,3 +197,93 @@ def test_a_node_that_ends_a_pod_gets_it_again_under_the_same_name() -> None:
         assert {p.name: p.uid for p in await pods(w)}["web-1"] == before["web-1"]
 
     run(scenario)
+
+
+DS = "daemonsets.apps"
+
+
+def daemon_set(**spec: Any) -> Body:
+    return {
+        "metadata": {"name": "d"},
+        "spec": {"template": template(), "selector": {"matchLabels": {"app": "web"}}, **spec},
+    }
+
+
+async def covered(w: World, nodes: int, image: str = "v1") -> None:
+    async def is_covered() -> bool:
+        d = await w.client.get(DS, "d", "default")
+        images = {p.spec["containers"][0]["image"] for p in await pods(w)}
+        return images == {image} and all(
+            d.status.get(k, 0) == nodes
+            for k in ("desiredNumberScheduled", "numberAvailable", "updatedNumberScheduled")
+        )
+
+    await until(is_covered)
+    await asyncio.sleep(1)
+
+
+def test_a_daemon_set_covers_every_node_also_those_that_join() -> None:
+    async def scenario(w: World) -> None:
+        since = w.store.revision
+        await w.client.create(DS, daemon_set(), "default")
+        await covered(w, 2)
+        assert {p.spec["nodeName"] for p in await pods(w)} == {"n1", "n2"}
+        writes = w.writes(since)
+        assert writes["pods"] == 6 and writes["controllerrevisions.apps"] == 1
+        await w.add_node("n3")
+        await covered(w, 3)
+        since = w.store.revision
+        await asyncio.sleep(240)
+        assert set(w.writes(since)) <= LEASES - {"events"}
+
+    run(scenario)
+
+
+def test_a_daemon_set_rolls_node_by_node_and_back() -> None:
+    async def scenario(w: World) -> None:
+        await w.client.create(DS, daemon_set(), "default")
+        await covered(w, 3)
+        (first,) = (await w.client.list("controllerrevisions.apps", "default")).items
+        since = w.store.revision
+        await w.client.patch(
+            DS, "d", {"spec": {"template": template("v2")}}, "default", kind="strategic"
+        )
+        await covered(w, 3, "v2")
+        for state in histories(w, since):
+            assert sum(is_ready(p) for p in state.values()) >= 2
+        await w.client.patch(DS, "d", first.body["data"], "default", kind="strategic")
+        await covered(w, 3, "v1")
+        found = (await w.client.list("controllerrevisions.apps", "default")).items
+        assert {r.name: r.body["revision"] for r in found}[first.name] == 3
+
+    run(scenario, nodes=3)
+
+
+def test_a_surging_daemon_set_is_never_without_a_ready_pod() -> None:
+    async def scenario(w: World) -> None:
+        strategy = {"type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}  # fmt: skip
+        await w.client.create(DS, daemon_set(updateStrategy=strategy), "default")
+        await covered(w, 2)
+        since = w.store.revision
+        await w.client.patch(
+            DS, "d", {"spec": {"template": template("v2")}}, "default", kind="strategic"
+        )
+        await covered(w, 2, "v2")
+        states = histories(w, since)
+        assert all(sum(is_ready(p) for p in s.values()) >= 2 for s in states)
+        assert max(len([p for p in s.values() if not p.is_deleting]) for s in states) == 3
+
+    run(scenario)
+
+
+def test_tainted_nodes_are_left_alone() -> None:
+    async def scenario(w: World) -> None:
+        taint = {"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}
+        await w.client.patch("nodes", "n2", taint, kind="merge")
+        await w.client.create(DS, daemon_set(), "default")
+        await covered(w, 1)
+        await w.client.patch("nodes", "n2", {"spec": {"taints": None}}, kind="merge")
+        await covered(w, 2)
+
+    run(scenario)

@@ -15,6 +15,7 @@ from sampan.client.base import Client
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.address_repair import AddressRepair
+from sampan.controllers.daemonset import DaemonSetController
 from sampan.controllers.deployment import DeploymentController
 from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
@@ -95,7 +96,7 @@ class ControlPlane:
             KubernetesServiceController(api_address, api_port), DnsServiceController(dns_address),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
-            ReplicationControllerController(), StatefulSetController(),
+            ReplicationControllerController(), StatefulSetController(), DaemonSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
             self.load_balancers, ServiceCIDRController(), AddressRepair(),
             VolumeBinder(), LocalProvisioner(), VolumeExpand(), ClaimProtection(),
