@@ -8,6 +8,7 @@ from typing import Protocol
 from sampan.api.errors import Cause, forbidden, not_found
 from sampan.api.obj import Body, Key, Obj
 from sampan.apiserver.authz import check_escalation
+from sampan.apiserver.ingress_admission import DefaultIngressClass
 from sampan.apiserver.pages import obj_of
 from sampan.apiserver.stages import Write
 from sampan.apiserver.storage_admission import (
@@ -210,5 +211,5 @@ def builtin() -> tuple[_Plugin, ...]:
     return (
         NamespaceLifecycle(), ServiceAccounts(), DefaultTolerations(), Priority(), Escalation(),
         StorageObjectInUseProtection(), DefaultStorageClass(), PersistentVolumeClaimResize(),
-        PhaseTransitions(),
+        PhaseTransitions(), DefaultIngressClass(),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_WILDCARD = rf"\*\.{_SUBDOMAIN}"
 _QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = rf"({_QUALIFIED})?"
 _CONFIG_KEY = r"[-._a-zA-Z0-9]+"
@@ -16,6 +17,7 @@ _PERCENT = r"[0-9]+%"
 
 _LABEL_RE = re.compile(_LABEL)
 _SUBDOMAIN_RE = re.compile(_SUBDOMAIN)
+_WILDCARD_RE = re.compile(_WILDCARD)
 _QUALIFIED_RE = re.compile(_QUALIFIED)
 _LABEL_VALUE_RE = re.compile(_LABEL_VALUE)
 _CONFIG_KEY_RE = re.compile(_CONFIG_KEY)
@@ -51,6 +53,12 @@ _SUBDOMAIN_MESSAGE = _mismatch(
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' "
     "or '.', and must start and end with an alphanumeric character",
     _SUBDOMAIN, "example.com",
+)  # fmt: skip
+_WILDCARD_MESSAGE = _mismatch(
+    "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which "
+    "must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric "
+    "character",
+    _WILDCARD, "*.example.com",
 )  # fmt: skip
 _QUALIFIED_MESSAGE = _mismatch(
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
@@ -101,6 +109,11 @@ def dns1123_label(text: str) -> list[str]:
 def dns1123_subdomain(text: str) -> list[str]:
     """RFC 1123 subdomain: labels joined by dots, at most 253 in all."""
     return _check(text, _SUBDOMAIN_RE, _SUBDOMAIN_MESSAGE, SUBDOMAIN_MAX)
+
+
+def wildcard_subdomain(text: str) -> list[str]:
+    """``*.`` and a subdomain, at most 253 in all."""
+    return _check(text, _WILDCARD_RE, _WILDCARD_MESSAGE, SUBDOMAIN_MAX)
 
 
 def path_segment(text: str) -> list[str]:

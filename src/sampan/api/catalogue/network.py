@@ -5,7 +5,15 @@ from __future__ import annotations
 from sampan.api.catalogue.parts import ALL, fields
 from sampan.api.columns import network
 from sampan.api.resource import ResourceType, Rules
-from sampan.api.rules import addresses, defaults, prepare, service_fields, services, warnings
+from sampan.api.rules import (
+    addresses,
+    defaults,
+    ingress,
+    prepare,
+    service_fields,
+    services,
+    warnings,
+)
 from sampan.api.rules import network as rules
 
 CORE = "io.k8s.api.core.v1"
@@ -23,6 +31,17 @@ _ENDPOINT_SLICE = Rules(
     default=defaults.endpoint_slice,
     validate=rules.endpoint_slice,
     validate_update=rules.endpoint_slice_update,
+)
+_INGRESS = Rules(
+    prepare_create=ingress.create,
+    prepare_update=prepare.keep_status,
+    validate=ingress.validate,
+    validate_status=ingress.validate_status,
+)
+_INGRESS_CLASS = Rules(
+    default=ingress.default_class,
+    validate=ingress.validate_class,
+    validate_update=ingress.validate_class_update,
 )
 _IP_ADDRESS = Rules(validate=addresses.ip_address, validate_update=addresses.ip_address_update)
 _SERVICE_CIDR = Rules(
@@ -51,6 +70,18 @@ KINDS: tuple[ResourceType, ...] = (
         singular="endpointslice", definition="io.k8s.api.discovery.v1.EndpointSlice",
         fields=fields(),
         columns=network.ENDPOINT_SLICE, rules=_ENDPOINT_SLICE,
+    ),
+    ResourceType(
+        group="networking.k8s.io", kind="Ingress", plural="ingresses", singular="ingress",
+        short_names=("ing",), subresources=("status",), has_status=True, has_generation=True,
+        definition="io.k8s.api.networking.v1.Ingress", fields=fields(),
+        columns=network.INGRESS, rules=_INGRESS,
+    ),
+    ResourceType(
+        group="networking.k8s.io", kind="IngressClass", plural="ingressclasses",
+        singular="ingressclass", namespaced=False, has_generation=True,
+        definition="io.k8s.api.networking.v1.IngressClass", fields=fields(),
+        columns=network.INGRESS_CLASS, rules=_INGRESS_CLASS,
     ),
     ResourceType(
         group="networking.k8s.io", kind="IPAddress", plural="ipaddresses",

@@ -130,3 +130,41 @@ SERVICE_CIDR = (
     ),
     AGE,
 )
+
+
+def _hosts(body: Body, _now: float) -> str:
+    hosts = [str(r["host"]) for r in dig(body, "spec.rules", ()) if r.get("host")]
+    if not hosts:
+        return "*"
+    more = f" + {len(hosts) - 3} more..." if len(hosts) > 3 else ""
+    return ",".join(hosts[:3]) + more
+
+
+def _parameters(body: Body, _now: float) -> str:
+    """``Kind[.group]/name`` of what configures the class."""
+    given = dig(body, "spec.parameters") or {}
+    if not given:
+        return NONE
+    group = f".{given['apiGroup']}" if given.get("apiGroup") is not None else ""
+    return f"{given.get('kind')}{group}/{given.get('name')}"
+
+
+INGRESS = (
+    NAME,
+    text("Class", "spec.ingressClassName", NONE, about="Who serves it."),
+    Column("Hosts", _hosts, description="The hosts of its rules."),
+    Column("Address", lambda body, _now: _balancer(body), description="Where it is found."),
+    Column(
+        "Ports",
+        lambda body, _now: "80, 443" if dig(body, "spec.tls") else "80",
+        description="The ports it is served on.",
+    ),
+    AGE,
+)
+
+INGRESS_CLASS = (
+    NAME,
+    text("Controller", "spec.controller", about="Who serves ingresses of the class."),
+    Column("Parameters", _parameters, description="What configures the class."),
+    AGE,
+)
