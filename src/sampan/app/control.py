@@ -2,7 +2,7 @@
 
 One JSON object per line each way, on a Unix socket that only its owner may open. It is not the
 API: it tells about processes and images of this machine, which Kubernetes has no words for, and it
-answers also while the API server does not (docs/adr/0001).
+answers also while the API server does not (docs/adr/0009).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LoadBalancer services get an address of the host at once (docs/adr/0001).
+"""LoadBalancer services get an address of the host at once (docs/adr/0009).
 
 The address is the cluster's own; where a port of the service is taken there, the next free one of
 the cluster's block 127.x.y.1-254. Nothing is listened on here: the proxy reads the status.
