@@ -353,3 +353,19 @@ def test_an_idle_cluster_with_bound_claims_writes_nothing():
         assert not {r for r in written if r.startswith("persistent")}, written
 
     run(scenario)
+
+
+def test_pods_with_claims_never_share_the_answers_of_pods_without():
+    async def scenario(w: World) -> None:
+        await made(w, CLAIMS, claim())
+        await made(w, "pods", pod(nodeSelector={"kubernetes.io/hostname": "n2"}))
+        await phase(w, "pods", "p", "default", "Running")
+        for i in range(6):  # of one shape but for the volumes
+            await made(w, "pods", pod(f"without{i}", ()))
+            await made(w, "pods", pod(f"with{i}"))
+            running = await phase(w, "pods", f"with{i}", "default", "Running")
+            assert running.spec["nodeName"] == "n2"
+        assert not [r for i in range(6) for r, _ in await events(w, f"with{i}")
+                    if r == "FailedScheduling"]  # fmt: skip
+
+    run(scenario)
