@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api.call import User
@@ -11,7 +12,7 @@ from sampan.apiserver import admission
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer
 from sampan.apiserver.endpoint import ApiServer
-from sampan.client.base import Client
+from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.address_repair import AddressRepair
@@ -67,13 +68,16 @@ class ControlPlane:
     root_ca: PEM, published in every namespace. token_key: PEM, signs service account tokens.
     api_address, api_port: where the ``kubernetes`` Service points to; dns_address: ``kube-dns``.
     host_address: the cluster's own loopback address, where LoadBalancer services are found.
+    line: what stands between a component and the API (worlds with faults put theirs there).
     """
 
     def __init__(
         self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
         token_key: bytes, api_address: str, api_port: int, host_address: str = "127.0.0.1",
         dns_address: str = "10.44.1.2",
+        line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
     ) -> None:  # fmt: skip
+        self._line = line
         self.store = store
         self.clock = clock
         self.rng = rng
@@ -111,7 +115,7 @@ class ControlPlane:
 
     def client(self, user: User) -> Client:
         """A client of this API server, as *user*."""
-        return Client(LocalTransport(self.api, user))
+        return Client(self._line(LocalTransport(self.api, user), user))
 
     def _controller_client(self, name: str) -> Client:
         if not name:

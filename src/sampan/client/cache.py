@@ -69,6 +69,14 @@ class Informer:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
+    async def refresh(self) -> None:
+        """List anew, whatever the watch brings; returns once that is in. For readers that cannot
+        wait for their own write, since they do not know whether it happened."""
+        await self.stop()
+        self._synced.clear()
+        self.start()
+        await self._synced.wait()
+
     # -- reading
 
     def get(self, namespace: str, name: str) -> Obj | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sampan.api.errors import StatusError
@@ -58,6 +59,17 @@ class _Writes:
     """What one plan wrote: the caches have to show it before the next plan."""
 
     seen: list[tuple[Key, Callable[[Informer], bool]]] = field(default_factory=list)
+    doubtful: dict[str, None] = field(default_factory=dict)  # resources with a write of no answer
+
+    @contextmanager
+    def doubting(self, resource: str) -> Iterator[None]:
+        """Note where a write to *resource* got no answer: it may have happened, and nobody knows
+        what the caches should show."""
+        try:
+            yield
+        except Unknown:
+            self.doubtful[resource] = None
+            raise
 
     def wrote(self, obj: Obj) -> None:
         if obj.revision:
@@ -172,19 +184,24 @@ class Engine:
         writes = _Writes()
         try:
             await self._execute(running, key, actions, writes)
-        finally:
+        except Exception:  # not when it is cancelled: who stops does not wait for caches
             await self._barrier(writes)
+            raise
+        await self._barrier(writes)
 
     async def _barrier(self, writes: _Writes) -> None:
-        """Wait until the caches show every write. A cache that does not get there in time is no
-        reason to stop for good: it lists again by itself."""
-        try:
-            async with asyncio.timeout(BARRIER_SECONDS):
-                for key, seen in writes.seen:
-                    cache = self.caches[key.resource]
+        """Wait until the caches show every write. A cache that does not get there in time, or of
+        which nobody knows what it should show, lists again."""
+        for resource in writes.doubtful:
+            await self.caches[resource].refresh()
+        for key, seen in writes.seen:
+            cache = self.caches[key.resource]
+            try:
+                async with asyncio.timeout(BARRIER_SECONDS):
                     await cache.until(lambda seen=seen, cache=cache: seen(cache))  # type: ignore[misc]
-        except TimeoutError:
-            log.warning("caches did not show %d write(s) in time", len(writes.seen))
+            except TimeoutError:
+                log.warning("the cache of %s did not show a write in time", key.resource)
+                await cache.refresh()
 
     async def _execute(
         self, running: _Running, key: Key, actions: Iterable[Action], writes: _Writes
@@ -208,15 +225,18 @@ class Engine:
             case Again(after=after):
                 running.queue.add_after(key, after)
             case Update(resource=resource, body=body, subresource=sub):
-                writes.wrote(await client.update(resource, body, subresource=sub))
+                with writes.doubting(resource):
+                    writes.wrote(await client.update(resource, body, subresource=sub))
             case SetStatus(resource=resource, body=body):
-                writes.wrote(await client.update(resource, body, subresource="status"))
+                with writes.doubting(resource):
+                    writes.wrote(await client.update(resource, body, subresource="status"))
             case Patch(key=target, patch=patch, kind=kind, subresource=sub):
-                done = await client.patch(
-                    target.resource, target.name, patch, target.namespace, kind=kind,
-                    subresource=sub,
-                )  # fmt: skip
-                writes.wrote(done)
+                with writes.doubting(target.resource):
+                    done = await client.patch(
+                        target.resource, target.name, patch, target.namespace, kind=kind,
+                        subresource=sub,
+                    )  # fmt: skip
+                    writes.wrote(done)
             case DeleteAll(resource=resource, namespace=namespace):
                 await client.delete_collection(resource, namespace)
             case Delete():
@@ -227,10 +247,11 @@ class Engine:
     async def _delete(self, running: _Running, key: Key, action: Delete, writes: _Writes) -> None:
         target = action.key
         try:
-            await running.client.delete(
-                target.resource, target.name, target.namespace, uid=action.uid,
-                revision=action.revision, grace=action.grace, propagation=action.propagation,
-            )  # fmt: skip
+            with writes.doubting(target.resource):
+                await running.client.delete(
+                    target.resource, target.name, target.namespace, uid=action.uid,
+                    revision=action.revision, grace=action.grace, propagation=action.propagation,
+                )  # fmt: skip
         except StatusError as e:
             if e.code == 404 or (e.code == 409 and action.uid and not action.revision):
                 writes.deleted(target, action.uid)  # it is gone, or another one has its name
@@ -261,7 +282,8 @@ class Engine:
     async def _create(self, running: _Running, key: Key, action: Create, writes: _Writes) -> None:
         namespace = action.body["metadata"].get("namespace", "")
         try:
-            obj = await running.client.create(action.resource, action.body, namespace)
+            with writes.doubting(action.resource):
+                obj = await running.client.create(action.resource, action.body, namespace)
         except StatusError as e:
             terminating = any(c.reason == "NamespaceTerminating" for c in e.causes)
             if action.failed is not None and not terminating:

@@ -69,17 +69,29 @@ class StatusWriter:
                     self.writes += 1
                     self._written, self._revision = wanted, answer.revision
                     delay = 1.0
-                except StatusError as error:
-                    if error.code in (404, 409):
-                        self._wanted = None  # gone, or another pod of this name
+                except (StatusError, Unknown, OSError) as error:
+                    if await self._is_gone(error):
+                        self._wanted = None
                         return
-                    log.warning("status of %s/%s: %s", self._namespace, self._name, error.message)
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, 10.0)
-                except (Unknown, OSError) as error:
                     log.warning("status of %s/%s: %s", self._namespace, self._name, error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, 10.0)
+
+    async def _is_gone(self, error: Exception) -> bool:
+        """Whether *error* means that the pod is gone, or another one has its name. A conflict may
+        also be no more than a neighbour's write at the same moment."""
+        if not isinstance(error, StatusError) or error.code not in (404, 409):
+            return False
+        if error.code == 404:
+            return True
+        try:
+            held = await self._client.get("pods", self._name, self._namespace)
+        except StatusError as again:
+            return again.code == 404
+        except (Unknown, OSError):
+            return False
+        self._written = held.status
+        return held.uid != self._uid
 
     def close(self) -> None:
         self._cancel()

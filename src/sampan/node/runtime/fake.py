@@ -235,6 +235,15 @@ class FakeRuntime:
 
     # ---- observation ---------------------------------------------------------------------------
 
+    def running(self, namespace: str, name: str) -> list[str]:
+        """The sandboxes of a pod's name in which a container runs, whatever the pod's uid."""
+        return [
+            key
+            for key, box in self._sandboxes.items()
+            if (box.spec.namespace, box.spec.name) == (namespace, name)
+            and any(c.state.state == "running" for c in box.containers.values())
+        ]
+
     async def sandboxes(self) -> list[SandboxState]:
         self._check()
         return [_sandbox_state(b) for b in self._sandboxes.values()]

@@ -1,0 +1,304 @@
+"""A whole cluster in one process and in memory, in virtual time, with faults where asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.api.call import Call, User
+from sampan.api.errors import StatusError
+from sampan.api.obj import Body, Event, Obj, Page
+from sampan.app.control_plane import ADMIN, ControlPlane, node_user
+from sampan.client.base import Client, Unknown
+from sampan.client.local import LocalTransport
+from sampan.lib import tls
+from sampan.lib.clock import Clock
+from sampan.lib.ids import Ids
+from sampan.lib.loop import VirtualClock
+from sampan.node.agent import Agent
+from sampan.node.runtime.fake import Behaviour, FakeRuntime
+from sampan.sim.faults import NONE, Faults, Process
+from sampan.store.base import Change, Delete, Put
+from sampan.store.memory import MemoryStore
+
+_KEY = tls.new_key()
+CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "110"}
+_RESTART_SECONDS = 5.0  # how long what was killed stays away, at most
+
+
+class JumpingClock:
+    """A clock that may be wrong: ``offset`` is added to *base*."""
+
+    def __init__(self, base: Clock) -> None:
+        self.offset = 0.0
+        self._base = base
+
+    def now(self) -> float:
+        return self._base.now() + self.offset
+
+
+class ObservedStore(MemoryStore):
+    """A store whose every commit is shown to *observers* right after it is visible."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observers: list[Callable[[Sequence[Change]], None]] = []
+
+    async def commit(self, *ops: Put | Delete) -> int:
+        before = self.revision
+        revision = await super().commit(*ops)
+        if self.observers:
+            changes = self.changes(before)
+            for observe in self.observers:
+                observe(changes)
+        return revision
+
+
+class _Door:
+    """The Endpoint everybody outside of the control plane calls: the API server of the day."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def handle(self, user: User, call: Call) -> Obj | Page:
+        return await self._world.plane.api.handle(user, call)
+
+    def watch(self, user: User, call: Call) -> AsyncIterator[Event]:
+        return self._world.plane.api.watch(user, call)
+
+
+@dataclass(slots=True)
+class SimNode:
+    """A node: what runs on it outlives its agent."""
+
+    name: str
+    index: int
+    runtime: FakeRuntime
+    labels: Mapping[str, str]
+    taints: Sequence[Body]
+    capacity: Mapping[str, str]
+    agent: Agent | None = None
+    process: Process | None = None
+    starts: int = 0
+    started: bool = False
+    lost: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether an agent serves it now."""
+        return self.started and self.process is not None and self.process.alive
+
+
+class World:
+    """A control plane, and nodes with fake runtimes. Everything random comes from *seed*.
+
+    client: the administrator's, untouched by faults. faults: in force now; change at any time.
+    """
+
+    plane: ControlPlane
+
+    def __init__(self, *, seed: int = 0, faults: Faults = NONE) -> None:
+        self.seed = seed
+        self.faults = faults
+        self.clock = JumpingClock(VirtualClock())
+        self.store = ObservedStore()
+        self.nodes: dict[str, SimNode] = {}
+        self.deaths = 0
+        self._rng = random.Random(f"{seed}/faults")
+        self._ids = Ids(random.Random(f"{seed}/ids"))
+        self._planes = 0
+        self._process: Process | None = None
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._door = _Door(self)
+        self._digest = hashlib.sha256()
+        self.listeners: list[Callable[[User, Call], None]] = []  # to every call of a component
+        self.failures: list[BaseException] = []  # of the world itself: always a bug
+        self.client = Client(LocalTransport(self._door, ADMIN))
+        self.store.observers.append(self._note)
+
+    # -- the control plane -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self.plane = self.new_plane()
+        await self.plane.start_api()
+        await self.plane.start_control()
+
+    def new_plane(self) -> ControlPlane:
+        self._planes += 1
+        process = self._make_process(f"control plane {self._planes}", self._plane_died)
+        self._process = process
+        return ControlPlane(
+            self.store, clock=self.clock, ids=self._ids,
+            rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM", token_key=_KEY,
+            api_address="10.44.1.1", api_port=6443, line=process.line,
+        )  # fmt: skip
+
+    def _make_process(self, name: str, died: Callable[[Process], None]) -> Process:
+        return Process(name, died, lambda: self.faults, self._rng, heard=self._heard)
+
+    def _heard(self, user: User, call: Call) -> None:
+        for listen in self.listeners:
+            listen(user, call)
+
+    def kill_control(self, *, after_writes: int = 0) -> None:
+        """Kill the control plane now, or around its n-th write from now on. Another one starts
+        within seconds."""
+        assert self._process is not None
+        if after_writes:
+            self._process.kill_at = self._process.writes + after_writes
+        else:
+            self._process.kill()
+
+    def calm(self) -> None:
+        """No more deaths that were announced."""
+        for process in (self._process, *(n.process for n in self.nodes.values())):
+            if process is not None:
+                process.kill_at = 0
+
+    def _plane_died(self, _process: Process) -> None:
+        self.deaths += 1
+        for node in self.nodes.values():
+            if node.process is not None:
+                node.process.cut()
+        self._spawn(self._replace_plane(self.plane, self._rng.random() * _RESTART_SECONDS))
+
+    async def _replace_plane(self, dead: ControlPlane, pause: float) -> None:
+        await dead.stop()
+        await asyncio.sleep(pause)
+        plane = self.new_plane()
+        await plane.start_api()
+        self.plane = plane
+        await plane.start_control()
+
+    # -- nodes -----------------------------------------------------------------------------------
+
+    async def add_node(
+        self, name: str, *, labels: Mapping[str, str] | None = None, taints: Sequence[Body] = (),
+        capacity: Mapping[str, str] | None = None,
+        behaviours: Mapping[str, Behaviour] | None = None,
+    ) -> SimNode:  # fmt: skip
+        """Returns when the node is registered and Ready."""
+        index = len(self.nodes) + 1
+        runtime = FakeRuntime(self.clock, pod_cidr=f"10.42.{index}.0/24", behaviours=behaviours)
+        node = SimNode(name, index, runtime, labels or {}, taints, {**CAPACITY, **(capacity or {})})
+        self.nodes[name] = node
+        await self._start_agent(node)
+        return node
+
+    async def _start_agent(self, node: SimNode) -> None:
+        node.starts += 1
+        process = self._make_process(node.name, self._agent_died)
+        user = node_user(node.name)
+        node.process = process
+        node.agent = Agent(
+            Client(process.line(LocalTransport(self._door, user), user)), runtime=node.runtime,
+            node_name=node.name, data_dir=None, clock=self.clock,
+            ids=Ids(random.Random(f"{self.seed}/{node.name}/{node.starts}")),
+            capacity=node.capacity, labels=node.labels, taints=node.taints,
+            addresses=(f"10.44.0.{node.index + 1}",),
+        )  # fmt: skip
+        node.started = False
+        await node.agent.start()
+        node.started = True
+
+    def kill_agent(self, name: str) -> None:
+        """The node's agent dies and starts again within seconds; its containers go on."""
+        process = self.nodes[name].process
+        assert process is not None
+        process.kill()
+
+    def _agent_died(self, process: Process) -> None:
+        self.deaths += 1
+        node = self.nodes[process.name]
+        if not node.lost:
+            self._spawn(self._restart_agent(node, self._rng.random() * _RESTART_SECONDS))
+
+    async def _restart_agent(self, node: SimNode, pause: float) -> None:
+        if node.agent is not None:
+            await node.agent.stop()
+            node.agent = None
+        await asyncio.sleep(pause)
+        while not node.lost and node.agent is None:
+            try:
+                await self._start_agent(node)
+            except (Unknown, StatusError):  # dead or refused before it was up: it tries again
+                if node.agent is not None:
+                    await node.agent.stop()
+                    node.agent = None
+                await asyncio.sleep(1.0)
+
+    async def lose_node(self, name: str, *, power: bool = False) -> None:
+        """The node is not heard of any more. power: its containers end, too."""
+        node = self.nodes[name]
+        node.lost = True
+        if node.process is not None and node.process.alive:
+            node.process.kill()
+        if node.agent is not None:
+            await node.agent.stop()
+            node.agent = None
+        if power:
+            for box in await node.runtime.sandboxes():
+                await node.runtime.stop_sandbox(box.id)
+
+    async def return_node(self, name: str) -> None:
+        node = self.nodes[name]
+        node.lost = False
+        self._spawn(self._restart_agent(node, 0.0))
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def writes(self, since: int) -> Counter[str]:
+        """Commits after revision *since*, by resource."""
+        return Counter(change.key.split("/", 1)[0] for change in self.store.changes(since))
+
+    def digest(self) -> str:
+        """Of the whole history, byte for byte."""
+        return self._digest.hexdigest()
+
+    def _note(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            value = change.record.value if change.record is not None else b"-"
+            self._digest.update(b"%s %d %s\n" % (change.key.encode(), change.revision, value))
+
+    # -- end -------------------------------------------------------------------------------------
+
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self.failures.append(failure)
+
+    async def stop(self) -> None:
+        self.faults = NONE
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for node in self.nodes.values():
+            if node.agent is not None:
+                await node.agent.stop()
+        await self.plane.stop()
+        await self.store.close()
+
+
+@asynccontextmanager
+async def world(*, nodes: int = 2, seed: int = 0) -> AsyncIterator[World]:
+    """A running cluster without faults, its nodes ``n1``, ``n2``, ..."""
+    made = World(seed=seed)
+    await made.start()
+    for i in range(nodes):
+        await made.add_node(f"n{i + 1}")
+    try:
+        yield made
+    finally:
+        await made.stop()
