@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
+from sampan.api.call import Call
 from sampan.api.errors import StatusError
-from sampan.api.obj import Body, Key, Obj
+from sampan.api.obj import Body, Event, Key, Obj, Page
 from sampan.apiserver.endpoint import ApiServer
-from sampan.client.base import Client
+from sampan.client.base import Client, Transport, Unknown
 from sampan.control.engine import Engine
 from sampan.control.events import Recorder
 from sampan.control.plan import (
@@ -311,5 +312,93 @@ def test_components_that_tell_at_the_same_moment() -> None:
             await recorder.close()
         found = (await client.list("events", "default")).items
         assert {e.body["source"]["component"] for e in found} == {"one", "two", "three"}
+
+    asyncio.run(main())
+
+
+class Lossy:
+    """A transport that carries creations out and loses the answer of the first one."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.lost = 0
+
+    async def call(self, call: Call) -> Obj | Page:
+        answer = await self._inner.call(call)
+        if call.verb == "create" and call.resource == "secrets" and not self.lost:
+            self.lost += 1
+            raise Unknown("lost")
+        return answer
+
+    def watch(self, call: Call) -> AsyncIterator[Event]:
+        return self._late(call)
+
+    async def _late(self, call: Call) -> AsyncIterator[Event]:
+        async for event in self._inner.watch(call):
+            if call.resource == "secrets":
+                await asyncio.sleep(0.2)  # long after the retry
+            yield event
+
+    async def close(self) -> None: ...
+
+
+class OneOfMany:
+    """Keeps one Secret with a generated name for each ConfigMap."""
+
+    name = "deployment-controller"
+    workers = 1
+    triggers = (own("configmaps"),)
+    indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}  # noqa: RUF012
+
+    def observe(self, key: Key, caches: Caches) -> int | None:
+        if not key.name.startswith("want"):
+            return None
+        return len(caches["secrets"].list("default"))
+
+    def plan(self, view: int, now: float) -> Sequence[Action]:
+        body = {"metadata": {"generateName": "one-", "namespace": "default"}}
+        return [Create("secrets", body)] if view == 0 else []
+
+
+def test_a_creation_whose_answer_was_lost_is_not_made_twice() -> None:
+    async def main() -> None:
+        api = await api_server()
+        lossy = Lossy(client_of(api).transport)
+        client = Client(lossy)
+        engine = Engine(lambda _name: client, clock=RealClock())
+        engine.caches["secrets"]
+        engine.add(OneOfMany())
+        await engine.start()
+        await client.create("configmaps", {"metadata": {"name": "want"}}, "default")
+        while not engine.is_idle or not lossy.lost:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert lossy.lost == 1
+        assert len((await client.list("secrets", "default")).items) == 1
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
+def test_stopping_does_not_wait_for_caches_that_show_nothing() -> None:
+    class Silent(Lossy):
+        async def _late(self, call: Call) -> AsyncIterator[Event]:
+            await asyncio.Event().wait()
+            yield Event("ADDED", Obj.of(Key("x", "", "x"), {}, 1))
+
+    async def main() -> None:
+        api = await api_server()
+        await client_of(api).create("configmaps", {"metadata": {"name": "want"}}, "default")
+        client = Client(Silent(client_of(api).transport))
+        engine = Engine(lambda _name: client, clock=RealClock())
+        engine.caches["secrets"]
+        engine.add(OneOfMany())
+        await engine.start()
+        while not (await client.list("secrets", "default")).items:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await engine.stop()
+        await api.authorizer.stop()
 
     asyncio.run(main())

@@ -14,9 +14,10 @@ from typing import Any
 from sampan.api.call import Call, User
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Event, Obj, Page
-from sampan.app.control_plane import ADMIN, ControlPlane, node_user
+from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_user
 from sampan.client.base import Client, Unknown
 from sampan.client.local import LocalTransport
+from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.lib import tls
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
@@ -194,14 +195,18 @@ class World:
     async def _start_agent(self, node: SimNode) -> None:
         node.starts += 1
         process = self._make_process(node.name, self._agent_died)
-        user = node_user(node.name)
+
+        def client(user: User) -> Client:
+            return Client(process.line(LocalTransport(self._door, user), user))
+
         node.process = process
         node.agent = Agent(
-            Client(process.line(LocalTransport(self._door, user), user)), runtime=node.runtime,
+            client(node_user(node.name)), runtime=node.runtime,
             node_name=node.name, data_dir=None, clock=self.clock,
             ids=Ids(random.Random(f"{self.seed}/{node.name}/{node.starts}")),
             capacity=node.capacity, labels=node.labels, taints=node.taints,
             addresses=(f"10.44.0.{node.index + 1}",),
+            provisioner=client(controller_user(LocalProvisioner.name)),
         )  # fmt: skip
         node.started = False
         await node.agent.start()
@@ -252,6 +257,15 @@ class World:
         self._spawn(self._restart_agent(node, 0.0))
 
     # -- looking ---------------------------------------------------------------------------------
+
+    @property
+    def runtimes(self) -> dict[str, FakeRuntime]:
+        return {name: node.runtime for name, node in self.nodes.items()}
+
+    @property
+    def agents(self) -> dict[str, Agent]:
+        """Of the nodes that have one now."""
+        return {name: n.agent for name, n in self.nodes.items() if n.agent is not None}
 
     def writes(self, since: int) -> Counter[str]:
         """Commits after revision *since*, by resource."""
