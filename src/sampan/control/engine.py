@@ -140,6 +140,11 @@ class Engine:
         await self.caches.stop()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the controllers that run here."""
+        return tuple(r.controller.name for r in self._running)
+
+    @property
     def is_idle(self) -> bool:
         return all(r.queue.is_idle for r in self._running)
 

@@ -112,7 +112,11 @@ def _controller(dice: _Dice, name: str) -> Body:
 
 
 def _stateful(dice: _Dice, name: str) -> Body:
-    return {**_replicated(dice, name), "serviceName": name,
+    spec = _replicated(dice, name)
+    # Without any grace a deletion does not wait for the containers: identities may then overlap.
+    pod = spec["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = pod["terminationGracePeriodSeconds"] or 1
+    return {**spec, "serviceName": name,
             "podManagementPolicy": dice.rng.choice(["OrderedReady", "Parallel"]),
             "updateStrategy": {"type": dice.rng.choice(["RollingUpdate", "OnDelete"])}}  # fmt: skip
 
@@ -153,14 +157,15 @@ def _cron(dice: _Dice, name: str) -> Body:
     }
 
 
-KINDS: dict[str, tuple[str, Callable[[_Dice, str], Body]]] = {
-    "deployments.apps": ("web", _deployment),
-    "replicasets.apps": ("set", _replicated),
-    "replicationcontrollers": ("rc", _controller),
-    "statefulsets.apps": ("db", _stateful),
-    "daemonsets.apps": ("agent", _daemon),
-    "jobs.batch": ("job", _job),
-    "cronjobs.batch": ("cron", _cron),
+# resource -> (prefix of names, its spec, the controller that acts on it)
+KINDS: dict[str, tuple[str, Callable[[_Dice, str], Body], str]] = {
+    "deployments.apps": ("web", _deployment, "deployment-controller"),
+    "replicasets.apps": ("set", _replicated, "replicaset-controller"),
+    "replicationcontrollers": ("rc", _controller, "replication-controller"),
+    "statefulsets.apps": ("db", _stateful, "statefulset-controller"),
+    "daemonsets.apps": ("agent", _daemon, "daemon-set-controller"),
+    "jobs.batch": ("job", _job, "job-controller"),
+    "cronjobs.batch": ("cron", _cron, "cronjob-controller"),
 }
 _SCALED = ("deployments.apps", "replicasets.apps", "statefulsets.apps", "replicationcontrollers")
 _TEMPLATED = ("deployments.apps", "statefulsets.apps", "daemonsets.apps")
@@ -233,9 +238,9 @@ class History:
         return self.dice.rng.choice(made) if made else None
 
     async def _create(self) -> None:
-        served = [r for r in KINDS if self.world.plane.registry.get(r) is not None]
-        resource = self.dice.rng.choice(served)
-        prefix, make = KINDS[resource]
+        running = self.world.plane.engine.names
+        resource = self.dice.rng.choice([r for r, k in KINDS.items() if k[2] in running])
+        prefix, make, _ = KINDS[resource]
         names = self.dice.made.setdefault(resource, [])
         name = f"{prefix}{len(names)}"
         body = {"metadata": {"name": name}, "spec": make(self.dice, name)}
