@@ -319,7 +319,7 @@ def terminal(cluster: Cluster, command: list[str], lines: list[str]) -> Seen:
 
 def test_manifests_are_the_seeds() -> None:
     seed = Path(__file__).parents[3] / "shared" / "seed" / "manifests"
-    for name in ("pod.yaml", "replicaset.yaml", "deployment.yaml"):
+    for name in ("pod.yaml", "replicaset.yaml", "deployment.yaml", "statefulset.yaml"):
         ours = MANIFESTS / name
         assert ours.stat().st_size > 0
         if seed.exists():
