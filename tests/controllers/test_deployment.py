@@ -243,6 +243,186 @@ def test_a_taken_name_raises_the_collision_count() -> None:
     )
 
 
+def test_the_steps_of_progress() -> None:
+    w = World(deployment(2))
+    w.step(w.deployments, KEY)
+    (rs,) = w["replicasets.apps"].list()
+    assert w.condition("Progressing") == (
+        "True", "NewReplicaSetCreated", f'Created new replica set "{rs.name}"',
+    )  # fmt: skip
+    w.turn()
+    w.ready(1)
+    w.turn()
+    w.turn()
+    assert w.condition("Progressing") == (
+        "True", "ReplicaSetUpdated", f'ReplicaSet "{rs.name}" is progressing.',
+    )  # fmt: skip
+
+
+def test_a_found_replica_set_is_told() -> None:
+    w = World(deployment(1))
+    w.settle()
+    w.objects[KEY]["status"] = {**w.status, "conditions": []}
+    w.objects[KEY]["spec"]["progressDeadlineSeconds"] = 600
+    w.change(paused=True)
+    w.change(paused=False)
+    w.objects[KEY]["status"]["replicas"] = 9  # not complete, and no progress since
+    w.objects[KEY]["status"]["updatedReplicas"] = 9
+    w.objects[KEY]["status"]["readyReplicas"] = 9
+    w.objects[KEY]["status"]["availableReplicas"] = 9
+    for pod in w["pods"].list():
+        w.objects[pod.key]["status"] = {}
+    w.step(w.sets, w["replicasets.apps"].list()[0].key)
+    w.step(w.deployments, KEY)
+    (rs,) = w["replicasets.apps"].list()
+    assert w.condition("Progressing") == (
+        "True", "FoundNewReplicaSet", f'Found new replica set "{rs.name}"',
+    )  # fmt: skip
+
+
+def test_too_few_pods_are_told() -> None:
+    w = World(deployment(3))
+    w.turn()
+    w.turn()
+    assert w.condition("Available") == (
+        "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.",
+    )  # fmt: skip
+    assert w.status["unavailableReplicas"] == 3
+    w.settle()
+    assert "unavailableReplicas" not in w.status
+
+
+def test_terminating_pods_are_counted() -> None:
+    w = World(deployment(2))
+    w.settle()
+    w.graceful = True
+    w.change(replicas=1)
+    w.turn()
+    w.turn()
+    w.turn()
+    assert (w.status["replicas"], w.status["terminatingReplicas"]) == (1, 1)
+
+
+def test_a_refused_replica_set_is_told() -> None:
+    w = World(deployment())
+    w.refuse = lambda key: "quota" if key.resource == "replicasets.apps" else ""
+    w.turn()
+    (reason, text) = w.events[-1]
+    assert reason == "ReplicaSetCreateError"
+    assert text.startswith('Failed to create new replica set "web-') and text.endswith(": quota")
+    assert w.condition("Progressing") == ("False", "ReplicaSetCreateError", text)
+
+
+def test_failures_of_replica_sets_are_copied() -> None:
+    w = World(deployment(1))
+    w.refuse = lambda key: "quota" if key.resource == "pods" else ""
+    for _ in range(3):
+        w.turn()
+    assert w.condition("ReplicaFailure") == ("True", "FailedCreate", "quota")
+    w.refuse = lambda _key: ""
+    w.settle()
+    assert "ReplicaFailure" not in {c["type"] for c in w.status["conditions"]}
+
+
+def test_rollback_by_annotation() -> None:
+    note = "deprecated.deployment.rollback.to"
+    w = World(deployment(1))
+    for image in ("v2", "v3"):
+        w.settle()
+        w.image(image)
+    w.settle()
+
+    def roll_back(to: str) -> str:
+        meta = w.objects[KEY]["metadata"]
+        meta["annotations"] = {**meta["annotations"], note: to}
+        w.events.clear()
+        w.turn()
+        assert note not in w.objects[KEY]["metadata"]["annotations"]
+        told = [(r, m) for r, m in w.events if r.startswith("DeploymentRollback")]
+        w.settle()
+        assert len(told) == 1
+        return " ".join(told[0])
+
+    only = World(deployment(1))
+    only.settle()
+    meta = only.objects[KEY]["metadata"]
+    meta["annotations"] = {**meta["annotations"], note: "0"}
+    only.turn()
+    told = ("DeploymentRollbackRevisionNotFound", "Unable to find last revision.")
+    assert told in only.events
+    assert roll_back("1") == 'DeploymentRollback Rolled back deployment "web" to revision 1'
+    template = w.objects[KEY]["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == "v1"
+    assert template["metadata"]["labels"] == {"app": "web"}
+    assert roll_back("9") == (
+        "DeploymentRollbackRevisionNotFound Unable to find the revision to rollback to."
+    )
+    assert roll_back("4") == (
+        "DeploymentRollbackTemplateUnchanged The rollback revision contains the same template as "
+        'current deployment "web"'
+    )
+    assert roll_back("0") == 'DeploymentRollback Rolled back deployment "web" to revision 3'
+
+
+def test_min_ready_seconds_is_passed_on_and_waited_for() -> None:
+    w = World(deployment(2, 1, 0))
+    w.change(minReadySeconds=30)
+    w.turn()
+    w.ready()
+    for _ in range(4):
+        w.turn()
+    (rs,) = w["replicasets.apps"].list()
+    assert rs.spec["minReadySeconds"] == 30
+    assert w.status["readyReplicas"] == 2 and "availableReplicas" not in w.status
+    w.change(minReadySeconds=5)
+    w.now += 5
+    for _ in range(4):
+        w.turn()
+    (rs,) = w["replicasets.apps"].list()
+    assert rs.spec["minReadySeconds"] == 5
+    assert w.status["availableReplicas"] == 2
+
+
+def test_without_a_deadline_there_is_no_word_of_progress() -> None:
+    w = World(deployment(1))
+    w.change(progressDeadlineSeconds=2147483647)
+    w.settle()
+    assert [c["type"] for c in w.status["conditions"]] == ["Available"]
+
+
+def test_replica_sets_are_adopted_and_released() -> None:
+    w = World(deployment(1))
+    w.settle()
+    (rs,) = w["replicasets.apps"].list()
+    w.objects[rs.key]["metadata"]["ownerReferences"] = []
+    w.turn()
+    assert [o["uid"] for o in w["replicasets.apps"].list()[0].owners] == ["uid-1"]
+    w.objects[rs.key]["metadata"]["labels"] = {"app": "other"}
+    w.step(w.deployments, KEY)
+    assert w["replicasets.apps"].get("default", rs.name).owners == []
+
+
+def test_scaling_a_paused_deployment_of_two_sets_is_proportional_and_down_too() -> None:
+    w = World(deployment(10, 3, 2))
+    w.settle()
+    w.image("v2")
+    for _ in range(6):
+        w.turn()
+    w.change(paused=True, replicas=5)
+    w.turn()
+    sizes = sorted(r.replicas(s.body) for s in w["replicasets.apps"].list())
+    assert sum(sizes) == 5 + 3 and sizes == [3, 5]
+
+
+def test_a_deployment_being_deleted_only_counts() -> None:
+    w = World(deployment(1))
+    w.settle()
+    w.objects[KEY]["metadata"]["deletionTimestamp"] = rfc3339(w.now)
+    w.image("v2")
+    w.turn()
+    assert len(w["replicasets.apps"].list()) == 1
+
+
 ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("image"), st.integers(1, 4)),

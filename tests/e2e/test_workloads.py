@@ -3,6 +3,7 @@ have them, typed as users type them."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def test_the_seeds_stateful_set(cluster: Cluster) -> None:
         pods = cluster.get("pods", *ns)["items"]
         assert [p["metadata"]["name"] for p in pods] == [f"nginx-sts-{i}" for i in range(3)]
         assert len({p["spec"]["nodeName"] for p in pods}) == 2
-        for before, after in zip(pods, pods[1:], strict=False):
+        for before, after in itertools.pairwise(pods):
             ready = next(c for c in before["status"]["conditions"] if c["type"] == "Ready")
             assert ready["lastTransitionTime"] <= after["metadata"]["creationTimestamp"]
         for pod in pods:

@@ -4,18 +4,16 @@ maxUnavailable. Every step is one plan; the next one is made once the caches sho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
+from sampan.control.facts import Facts, Field, Mark
 from sampan.control.plan import (
     Action,
-    Again,
     Caches,
     Create,
     Delete,
-    Emit,
     Patch,
-    SetStatus,
     Trigger,
     Update,
     own,
@@ -23,7 +21,22 @@ from sampan.control.plan import (
 )
 from sampan.controllers import pods as podlib
 from sampan.controllers import rollout as r
-from sampan.lib.clock import parse_rfc3339, rfc3339
+from sampan.controllers.progress import (
+    CONDITIONS,
+    EVENTS,
+    NO_LAST,
+    NOT_FOUND,
+    RESOURCE,
+    ROLLED_BACK,
+    SCALED,
+    SET_CREATED,
+    SET_FAILED,
+    SET_FOUND,
+    SET_REFUSED,
+    TEST,
+    UNCHANGED,
+    Progress,
+)
 from sampan.lib.selectors import from_label_selector
 
 _SETS = "replicasets.apps"
@@ -44,7 +57,7 @@ class View:
 class DeploymentController:
     name = "deployment-controller"
     workers = 5
-    resource = "deployments.apps"
+    resource = RESOURCE
 
     def __init__(self) -> None:
         self.triggers: tuple[Trigger, ...] = (
@@ -105,37 +118,52 @@ class DeploymentController:
         return _Step(view, now).run()
 
 
-@dataclass(slots=True)
-class _Step:
+class _Step(Progress):
     """One plan in the making. ``sets`` are edited copies: later decisions of the same plan see the
     scaling of earlier ones, as the ReplicaSets will be."""
 
     view: View
-    now: float
-    actions: list[Action] = field(default_factory=list)
-    status: Body = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)  # annotations of the Deployment
 
-    @property
-    def d(self) -> Body:
-        return self.view.body
+    def __init__(self, view: View, now: float) -> None:
+        super().__init__(view.body, now)
+        self.view = view
 
     def run(self) -> Sequence[Action]:
         d = self.d
-        self.status = dict(d.get("status") or {})
-        self.notes = dict(r.notes_of(d))
         sets = self._claim()
         if "deletionTimestamp" in d["metadata"]:
             self._write_status(self._counted(sets, r.find_new(d, sets)))
             return self.actions
         self._note_pause()
-        if d["spec"].get("paused") or self._is_scaling(sets):
+        if not d["spec"].get("paused") and r.ROLLBACK in self.notes:
+            self._roll_back(sets)
+        elif d["spec"].get("paused") or self._is_scaling(sets):
             self._sync(sets)
         elif r.is_rolling(d):
             self._roll(sets)
         else:
             self._recreate(sets)
         return self.actions
+
+    def _roll_back(self, sets: list[Body]) -> None:
+        """Take the template of the revision that the annotation names (0: the one before)."""
+        d = self.d
+        text = self.notes[r.ROLLBACK]
+        wanted = int(text) if text.isascii() and text.isdigit() else 0
+        numbers = sorted((r.revision(s) for s in sets if r.revision(s)), reverse=True)
+        last = not wanted
+        if last:
+            wanted = numbers[1] if len(numbers) > 1 else -1
+        found = next((s for s in sets if r.revision(s) == wanted), None)
+        body = _edited(d, notes={k: v for k, v in self.notes.items() if k != r.ROLLBACK})
+        if found is None:
+            told = (NO_LAST if last else NOT_FOUND).about(d)
+        elif r.template_key(found["spec"]["template"]) == r.template_key(d["spec"]["template"]):
+            told = UNCHANGED.about(d, deployment=d["metadata"]["name"])
+        else:
+            body["spec"]["template"] = r.bare_template(found["spec"]["template"])
+            told = ROLLED_BACK.about(d, deployment=d["metadata"]["name"], revision=wanted)
+        self.actions += [Update(RESOURCE, body), told]
 
     # -- ReplicaSets ---------------------------------------------------------------------------
 
@@ -185,7 +213,7 @@ class _Step:
             self.notes[r.REVISION] = r.notes_of(new).get(r.REVISION, str(number))
             if self._has_deadline and r.condition(self.d, "Progressing") is None:
                 name = new["metadata"]["name"]
-                self._progress("True", "FoundNewReplicaSet", f'Found new replica set "{name}"')
+                self._progress(SET_FOUND, set=name)
             return new, old, False
         if not create:
             return None, old, False
@@ -231,27 +259,24 @@ class _Step:
         }
         if d["spec"].get("minReadySeconds"):
             body["spec"]["minReadySeconds"] = d["spec"]["minReadySeconds"]
-        text = f"Scaled up replica set {name} from 0 to {size}"
         scaled: Sequence[Action] = (
-            [Emit(d, "Normal", "ScalingReplicaSet", text)] if size > 0 else []
+            [SCALED.about(d, way="up", set=name, before=0, size=size)] if size > 0 else []
         )
         self.actions.append(
             Create(_SETS, body, done=lambda _: scaled, failed=lambda e: self._refused(name, e))
         )
         self.notes[r.REVISION] = str(number)
         if self._has_deadline:
-            self._progress("True", "NewReplicaSetCreated", f'Created new replica set "{name}"')
+            self._progress(SET_CREATED, set=name)
         self._write_status(self._counted(sets, None))
 
     def _refused(self, name: str, error: str) -> Sequence[Action]:
-        text = f'Failed to create new replica set "{name}": {error}'
-        actions: list[Action] = [Emit(self.d, "Warning", "ReplicaSetCreateError", text)]
+        text = SET_REFUSED.text(set=name, error=error)
+        actions: list[Action] = [SET_FAILED.about(self.d, set=name, error=error)]
         if self._has_deadline:
-            patch = {"status": {"conditions": [
-                self._condition("Progressing", "False", "ReplicaSetCreateError", text)
-            ]}}  # fmt: skip
+            patch = {"status": {"conditions": [self._condition(SET_REFUSED, text)]}}
             meta = self.d["metadata"]
-            key = Key(DeploymentController.resource, meta["namespace"], meta["name"])
+            key = Key(RESOURCE, meta["namespace"], meta["name"])
             actions.append(Patch(key, patch, "strategic", "status"))
         return actions
 
@@ -275,8 +300,7 @@ class _Step:
         if before != size:
             way = "up" if size > before else "down"
             name = body["metadata"]["name"]
-            text = f"Scaled {way} replica set {name} from {before} to {size}"
-            self.actions.append(Emit(self.d, "Normal", "ScalingReplicaSet", text))
+            self.actions.append(SCALED.about(self.d, way=way, set=name, before=before, size=size))
         return before != size
 
     # -- strategies ----------------------------------------------------------------------------
@@ -411,159 +435,6 @@ class _Step:
                 continue
             self.actions.append(Delete(Key(_SETS, meta["namespace"], meta["name"]), meta["uid"]))
 
-    # -- status --------------------------------------------------------------------------------
-
-    @property
-    def _has_deadline(self) -> bool:
-        seconds = self.d["spec"].get("progressDeadlineSeconds")
-        return seconds is not None and seconds != 2147483647
-
-    def _condition(self, kind: str, status: str, reason: str, message: str) -> Body:
-        at = rfc3339(self.now)
-        return {
-            "type": kind, "status": status, "lastUpdateTime": at, "lastTransitionTime": at,
-            "reason": reason, "message": message,
-        }  # fmt: skip
-
-    def _progress(self, status: str, reason: str, message: str, *, refresh: bool = False) -> None:
-        new = self._condition("Progressing", status, reason, message)
-        conditions = self.status.get("conditions") or []
-        self.status["conditions"] = r.set_condition(conditions, new, refresh=refresh)
-
-    def _note_pause(self) -> None:
-        """Pausing stops the progress deadline; resuming starts it anew."""
-        if not self._has_deadline:
-            return
-        current = r.condition(self.d, "Progressing")
-        if current is not None and current.get("reason") == "ProgressDeadlineExceeded":
-            return
-        was_paused = current is not None and current.get("reason") == "DeploymentPaused"
-        if self.d["spec"].get("paused") and not was_paused:
-            self._progress("Unknown", "DeploymentPaused", "Deployment is paused")
-        elif not self.d["spec"].get("paused") and was_paused:
-            self._progress("Unknown", "DeploymentResumed", "Deployment is resumed")
-
-    def _counted(self, sets: list[Body], new: Body | None) -> Body:
-        d = self.d
-        available = sum(r.count(s, "availableReplicas") for s in sets)
-        unavailable = max(0, sum(r.replicas(s) for s in sets) - available)
-        counts = {
-            "replicas": sum(r.count(s, "replicas") for s in sets),
-            "updatedReplicas": r.count(new, "replicas"),
-            "readyReplicas": sum(r.count(s, "readyReplicas") for s in sets),
-            "availableReplicas": available,
-            "unavailableReplicas": unavailable,
-        }
-        status: Body = {"observedGeneration": d["metadata"].get("generation", 0)}
-        status.update({k: v for k, v in counts.items() if v})
-        status["terminatingReplicas"] = sum(r.count(s, "terminatingReplicas") for s in sets)
-        if "collisionCount" in self.status:
-            status["collisionCount"] = self.status["collisionCount"]
-        enough = available >= r.replicas(d) - r.max_unavailable(d)
-        has = "has" if enough else "does not have"
-        condition = self._condition(
-            "Available",
-            "True" if enough else "False",
-            f"MinimumReplicas{'A' if enough else 'Una'}vailable",
-            f"Deployment {has} minimum availability.",
-        )
-        conditions = self.status.get("conditions") or []
-        status["conditions"] = r.set_condition(conditions, condition)
-        return status
-
-    def _is_complete(self, status: Body) -> bool:
-        total = r.replicas(self.d)
-        counts = {status.get(k, 0) for k in ("updatedReplicas", "replicas", "availableReplicas")}
-        seen = int(status.get("observedGeneration", 0))
-        return counts == {total} and seen >= int(self.d["metadata"].get("generation", 0))
-
-    def _progress_status(self, sets: list[Body]) -> None:
-        d = self.d
-        old: Body = d.get("status") or {}
-        new_set = r.find_new(d, sets)
-        status = self._counted(sets, new_set)
-        self.status = status
-        if not self._has_deadline:
-            status["conditions"] = [c for c in status["conditions"] if c["type"] != "Progressing"]
-        current = r.condition({"status": status}, "Progressing")
-        reason = current.get("reason") if current else ""
-        steady = (
-            status.get("replicas", 0) == status.get("updatedReplicas", 0)
-            and reason == "NewReplicaSetAvailable"
-        )
-        if self._has_deadline and not steady:
-            if new_set is not None:
-                who = f'ReplicaSet "{new_set["metadata"]["name"]}"'
-            else:
-                who = f'Deployment "{d["metadata"]["name"]}"'
-            if self._is_complete(status):
-                text = f"{who} has successfully progressed."
-                self._progress("True", "NewReplicaSetAvailable", text)
-            elif self._progressed(status, old):
-                text = f"{who} is progressing."
-                self._progress("True", "ReplicaSetUpdated", text, refresh=True)
-            elif current is not None and self._timed_out(current):
-                text = f"{who} has timed out progressing."
-                self._progress("False", "ProgressDeadlineExceeded", text)
-        self._copy_failures(sets, new_set)
-        self._write_status(self.status)
-
-    @staticmethod
-    def _progressed(new: Body, old: Body) -> bool:
-        def outdated(s: Body) -> int:
-            return int(s.get("replicas", 0)) - int(s.get("updatedReplicas", 0))
-
-        return outdated(new) < outdated(old) or any(
-            new.get(k, 0) > old.get(k, 0)
-            for k in ("updatedReplicas", "readyReplicas", "availableReplicas")
-        )
-
-    def _deadline(self, condition: Body) -> float:
-        since = parse_rfc3339(condition["lastUpdateTime"])
-        return since + float(self.d["spec"]["progressDeadlineSeconds"])
-
-    def _timed_out(self, condition: Body) -> bool:
-        if condition.get("reason") == "NewReplicaSetAvailable":
-            return False
-        if condition.get("reason") == "ProgressDeadlineExceeded":
-            return True
-        return self._deadline(condition) < self.now
-
-    def _copy_failures(self, sets: list[Body], new: Body | None) -> None:
-        found = r.condition(new, "ReplicaFailure") if new else None
-        if found is None:
-            found = next((c for s in sets if (c := r.condition(s, "ReplicaFailure"))), None)
-        conditions = [c for c in self.status["conditions"] if c["type"] != "ReplicaFailure"]
-        if found is not None:
-            copy = self._condition(
-                "ReplicaFailure", found["status"], found.get("reason", ""), found.get("message", "")
-            )
-            old = self.status["conditions"]
-            self.status["conditions"] = r.set_condition(old, copy)
-        else:
-            self.status["conditions"] = conditions
-
-    def _write_status(self, status: Body) -> None:
-        """One write carries status and revision annotation, where either changed."""
-        d = self.d
-        self._watch_deadline(status)
-        same_notes = self.notes == r.notes_of(d)
-        if status == (d.get("status") or {}) and same_notes:
-            return
-        meta = d["metadata"] if same_notes else {**d["metadata"], "annotations": self.notes}
-        body = {**d, "metadata": meta, "status": status}
-        self.actions.append(SetStatus(DeploymentController.resource, body))
-
-    def _watch_deadline(self, status: Body) -> None:
-        current = r.condition({"status": status}, "Progressing")
-        if current is None or not self._has_deadline or self.d["spec"].get("paused"):
-            return
-        done = ("ProgressDeadlineExceeded", "NewReplicaSetAvailable")
-        if current.get("reason") in done or self._is_complete(status):
-            return
-        # A second later: the deadline has passed then, whatever was cut off its times.
-        self.actions.append(Again(max(0.0, self._deadline(current) - self.now) + 1.0))
-
 
 def _edited(body: Body, *, notes: dict[str, str]) -> Body:
     """A copy whose annotations and top-level spec may be changed."""
@@ -572,3 +443,47 @@ def _edited(body: Body, *, notes: dict[str, str]) -> Body:
         "metadata": {**body["metadata"], "annotations": notes},
         "spec": dict(body["spec"]),
     }
+
+
+_FIRST = f"{TEST}test_first_rollout"
+_HISTORY = f"{TEST}test_rolling_update_and_rollback"
+FACTS = Facts(
+    kind="Deployment",
+    definition="io.k8s.api.apps.v1.Deployment",
+    controller=DeploymentController.name,
+    status=(
+        Field("observedGeneration", "the generation the counts belong to", _FIRST),
+        Field("replicas", "pods of all its ReplicaSets", _FIRST),
+        Field("updatedReplicas", "pods of the newest ReplicaSet", _FIRST),
+        Field("readyReplicas", "ready pods", _FIRST),
+        Field("availableReplicas", "pods that are ready for minReadySeconds", _FIRST),
+        Field(
+            "unavailableReplicas", "pods that lack to be available",
+            f"{TEST}test_too_few_pods_are_told",
+        ),
+        Field(
+            "terminatingReplicas", "pods that are being deleted and still run",
+            f"{TEST}test_terminating_pods_are_counted",
+        ),
+        Field(
+            "collisionCount", "names of ReplicaSets that were taken by other templates",
+            f"{TEST}test_a_taken_name_raises_the_collision_count",
+        ),
+        Field("conditions", "see below", _FIRST),
+    ),
+    conditions=CONDITIONS,
+    events=EVENTS,
+    labels=(Mark(r.HASH, "ReplicaSet, Pod", "the hash of the template", _FIRST),),
+    annotations=(
+        Mark(r.REVISION, "Deployment, ReplicaSet", "the number of the template", _FIRST),
+        Mark(r.HISTORY, "ReplicaSet", "numbers it had before", _HISTORY),
+        Mark(r.DESIRED, "ReplicaSet", "spec.replicas of the Deployment", _FIRST),
+        Mark(r.MAXIMUM, "ReplicaSet", "spec.replicas and maxSurge of the Deployment", _FIRST),
+    ),
+    reads=(
+        Mark(
+            r.ROLLBACK, "Deployment", "revision to go back to (0: the one before); it is removed",
+            f"{TEST}test_rollback_by_annotation",
+        ),
+    ),
+)  # fmt: skip

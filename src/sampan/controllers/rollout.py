@@ -17,9 +17,10 @@ REVISION = "deployment.kubernetes.io/revision"
 HISTORY = "deployment.kubernetes.io/revision-history"
 DESIRED = "deployment.kubernetes.io/desired-replicas"
 MAXIMUM = "deployment.kubernetes.io/max-replicas"
+ROLLBACK = "deprecated.deployment.rollback.to"
 _NOT_COPIED = frozenset({
     "kubectl.kubernetes.io/last-applied-configuration", REVISION, HISTORY, DESIRED, MAXIMUM,
-    "deprecated.deployment.rollback.to",
+    ROLLBACK,
 })  # fmt: skip
 
 
@@ -84,6 +85,13 @@ def template_key(template: Body) -> bytes:
     meta["labels"] = labels
     meta.pop("creationTimestamp", None)
     return orjson.dumps({**template, "metadata": meta}, option=orjson.OPT_SORT_KEYS)
+
+
+def bare_template(template: Body) -> Body:
+    """*template* of a ReplicaSet without the hash label."""
+    meta = template.get("metadata") or {}
+    labels = {k: v for k, v in (meta.get("labels") or {}).items() if k != HASH}
+    return {**template, "metadata": {**meta, "labels": labels}}
 
 
 def template_hash(template: Body, collisions: int) -> str:

@@ -85,11 +85,11 @@ def host_state(*node_roots: Path) -> dict[str, set[str]]:
         return {line.strip() for line in out.splitlines()}
 
     ids = [cluster_id(root) for root in node_roots]
-    groups = {
-        str(p)
-        for top in Path("/sys/fs/cgroup").iterdir()
-        for name in ids
-        for p in (top.rglob(f"*{name}*") if top.is_dir() else ())
+    groups = {  # os.walk: groups of other clusters may go while it looks
+        f"{top}/{name}"
+        for top, names, _files in os.walk("/sys/fs/cgroup")
+        for name in names
+        if any(i in name for i in ids)
     }
     return {
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").open()},
