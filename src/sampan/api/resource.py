@@ -47,7 +47,8 @@ class Rules:
     prepare_create / prepare_update: reset what clients may not set (status on create;
     status from old on update of the main resource; generation is the pipeline's work).
     prepare_status: on a status update take everything but status from old.
-    validate / validate_update / validate_status: all problems, with field paths.
+    validate / validate_update / validate_status: all problems, with field paths. validate is
+    asked on creation and on update, validate_create on creation only.
     warn: texts for Warning headers.
     """
 
@@ -55,6 +56,7 @@ class Rules:
     prepare_create: Callable[[Body], None] = _nothing
     prepare_update: Callable[[Body, Body], None] = _nothing2
     validate: Callable[[Body], list[Cause]] = _no_causes
+    validate_create: Callable[[Body], list[Cause]] = _no_causes
     validate_update: Callable[[Body, Body], list[Cause]] = _no_causes2
     validate_status: Callable[[Body, Body], list[Cause]] = _no_causes2
     warn: Callable[[Body], list[str]] = _no_warnings

@@ -237,7 +237,7 @@ def validate(w: Write) -> None:
     missing = w.api.schemas.required(t.definition, body) if w.old is None else []
     causes = []
     if w.old is None:
-        causes += validate_meta(t, body) + t.rules.validate(body)
+        causes += validate_meta(t, body) + t.rules.validate(body) + t.rules.validate_create(body)
     else:
         causes += validate_meta_update(t, body, w.old.body)
         if w.subresource == "status":

@@ -3,10 +3,12 @@ record to one of them."""
 
 from __future__ import annotations
 
-from sampan.api.catalogue import access, apps, core, network, storage
+from sampan.api.catalogue import access, apps, batch, core, network, storage
 from sampan.api.resource import Registry
+
+_FAMILIES = (core, network, apps, batch, access, storage)
 
 
 def builtin() -> Registry:
     """Every kind the program is born with."""
-    return Registry((*core.KINDS, *network.KINDS, *apps.KINDS, *access.KINDS, *storage.KINDS))
+    return Registry(tuple(kind for family in _FAMILIES for kind in family.KINDS))
