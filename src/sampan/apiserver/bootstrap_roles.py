@@ -332,6 +332,21 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _rule("list watch delete get", "core", "pods"), _rule("get list watch", "core", "nodes"),
         _rule("patch update", "core", "pods/status"),
     ),
+    "job-controller": (
+        _rule("get list watch update patch", "batch", "jobs"),
+        _rule("update patch", "batch", "jobs/status"),
+        _rule("update", "batch", "jobs/finalizers"),
+        _rule("create delete get list patch update watch", "core", "pods"),
+        _EVENTS,
+    ),
+    "cronjob-controller": (
+        _rule("get list watch update patch", "batch", "cronjobs"),
+        _rule("create delete get list patch update watch", "batch", "jobs"),
+        _rule("update patch", "batch", "cronjobs/status"),
+        _rule("update", "batch", "cronjobs/finalizers"),
+        _rule("list delete", "core", "pods"),
+        _EVENTS,
+    ),
     "ttl-after-finished-controller": (
         _rule("get list watch delete", "batch", "jobs"), _EVENTS,
     ),

@@ -16,12 +16,15 @@ from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.address_repair import AddressRepair
+from sampan.controllers.cronjob import CronJobController
 from sampan.controllers.daemonset import DaemonSetController
 from sampan.controllers.deployment import DeploymentController
 from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.ephemeral_volume import EphemeralVolumes
 from sampan.controllers.garbage import GarbageCollector
+from sampan.controllers.job import JobController
+from sampan.controllers.job_release import JobPodReleaser
 from sampan.controllers.kubernetes_service import (
     DnsServiceController,
     KubernetesServiceController,
@@ -36,6 +39,7 @@ from sampan.controllers.rootca import RootCaController
 from sampan.controllers.service_cidrs import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.statefulset import StatefulSetController
+from sampan.controllers.ttl_after_finished import TtlAfterFinishedController
 from sampan.controllers.volume_binder import VolumeBinder
 from sampan.controllers.volume_expand import VolumeExpand
 from sampan.controllers.volume_protection import ClaimProtection, VolumeProtection
@@ -105,6 +109,7 @@ class ControlPlane:
             self.load_balancers, ServiceCIDRController(), AddressRepair(),
             VolumeBinder(), LocalProvisioner(), VolumeExpand(), ClaimProtection(),
             VolumeProtection(), EphemeralVolumes(),
+            JobController(), JobPodReleaser(), CronJobController(), TtlAfterFinishedController(),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

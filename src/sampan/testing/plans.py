@@ -128,12 +128,7 @@ class PlanWorld:
                 if problem := self.refuse_delete(key):
                     self._all(failed(problem) if failed else ())
                     raise Refused(problem)
-                if self.graceful and key.resource == "pods" and key in self.objects:
-                    body = self.objects[key]
-                    meta = {"deletionTimestamp": rfc3339(self.now), **body["metadata"]}
-                    self.objects[key] = {**body, "metadata": meta}
-                else:
-                    self.objects.pop(key, None)
+                self.delete(key)
                 self._all(done() if done else ())
             case Emit(reason=reason, message=message):
                 self.events.append((reason, message))
@@ -144,9 +139,41 @@ class PlanWorld:
         for action in actions:
             self.run(action)
 
+    def delete(self, key: Key) -> None:
+        """Gone at once, unless finalizers or a pod's grace hold it."""
+        body = self.objects.get(key)
+        if body is None:
+            return
+        graceful = self.graceful and key.resource == "pods"
+        if graceful or body["metadata"].get("finalizers"):
+            meta = {"deletionTimestamp": rfc3339(self.now), **body["metadata"]}
+            self.objects[key] = {**body, "metadata": meta}
+        else:
+            del self.objects[key]
+
+    def _finalize(self, key: Key, meta: Body) -> None:
+        """Finalizers as a patch of *meta* adds and removes them; with the last one goes what is
+        being deleted."""
+        body = self.objects[key]
+        gone = meta.get("$deleteFromPrimitiveList/finalizers", ())
+        if not gone and not meta.get("finalizers"):
+            return
+        held = [f for f in body["metadata"].pop("finalizers", ()) if f not in gone]
+        held += [f for f in meta.get("finalizers", ()) if f not in held]
+        if held:
+            body["metadata"]["finalizers"] = held
+        elif "deletionTimestamp" in body["metadata"] and not self.graceful:
+            del self.objects[key]
+
     def _patch(self, key: Key, patch: Body) -> None:
-        """Owner references, labels and conditions only: what the plans patch."""
-        body = self.objects[key] = copy.deepcopy(self.objects[key])
+        """Owner references, finalizers, labels and conditions only: what the plans patch. What is
+        not there, or another by its uid, is left alone."""
+        body = self.objects.get(key)
+        uid = patch.get("metadata", {}).get("uid")
+        if body is None or (uid and uid != body["metadata"]["uid"]):
+            return
+        body = self.objects[key] = copy.deepcopy(body)
+        self._finalize(key, patch.get("metadata", {}))
         if labels := patch.get("metadata", {}).get("labels"):
             body["metadata"]["labels"] = {**body["metadata"].get("labels", {}), **labels}
         for ref in patch.get("metadata", {}).get("ownerReferences", ()):

@@ -171,9 +171,10 @@ def _indexes(after: Body, before: Body, spec: Body) -> list[Cause]:
             why = f"failedIndexes and completedIndexes overlap at index: {next(iter(both))}"
             found.append(invalid("status.failedIndexes", failed, why))
     if _changed(after, before, "ready", "active"):
-        if (after.get("ready") or 0) > (after.get("active") or 0):
+        ready = after.get("ready")
+        if ready is not None and ready > (after.get("active") or 0):
             why = "cannot set more ready pods than active"
-            found.append(invalid("status.ready", after["ready"], why))
+            found.append(invalid("status.ready", ready, why))
     return found
 
 
