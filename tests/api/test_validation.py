@@ -514,3 +514,44 @@ def test_a_namespaces_phase_follows_its_deletion():
     ]
     body["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert rules.validate_status(body, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ({"hints": {"forZones": [{"name": "a"}], "forNodes": [{"name": "n"}]}}, []),
+        (
+            {"hints": {"forZones": [{"name": "a"}, {"name": "a"}]}},
+            ['endpoints[0].hints.forZones[1].name: Duplicate value: "a"'],
+        ),
+        (
+            {"hints": {"forNodes": [{"name": f"n{i}"} for i in range(9)]}},
+            ["endpoints[0].hints.forNodes: Too many: 9: must have at most 8 items"],
+        ),
+        (
+            {"deprecatedTopology": {"a b": "c"}},
+            ['endpoints[0].deprecatedTopology: Invalid value: "a b": name part must consist of '
+             "alphanumeric characters, '-', '_' or '.', and must start and end with an "
+             "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for "
+             "validation is "
+             "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"],
+        ),
+        ({"addresses": ["224.0.1.1"]}, []),
+        (
+            {"addresses": ["224.0.0.1"]},
+            ['endpoints[0].addresses[0]: Invalid value: "224.0.0.1": may not be in the link-local '
+             "multicast range (224.0.0.0/24, ff02::/10)"],
+        ),
+    ],
+)  # fmt: skip
+def test_endpoints_of_slices(endpoint, expected):
+    one = {"addresses": ["1.1.1.1"], **endpoint}
+    body = {"addressType": "IPv4", "endpoints": [one], "ports": []}
+    assert problems("endpointslices.discovery.k8s.io", body) == expected
+
+
+def test_protocols_of_applications_are_qualified_names():
+    port = {"name": "a", "port": 80, "protocol": "TCP", "appProtocol": "a b"}
+    body = {"addressType": "IPv4", "endpoints": [], "ports": [port]}
+    (found,) = problems("endpointslices.discovery.k8s.io", body)
+    assert found.startswith('ports[0].appProtocol: Invalid value: "a b": name part must consist')

@@ -86,3 +86,16 @@ def test_services():
         "spec.externalIPs is ignored for headless services",
         "spec.SessionAffinity is ignored for headless services",
     ]
+
+
+def test_services_with_old_notes_and_odd_addresses():
+    service = builtin().get("services")
+    notes = {"service.kubernetes.io/topology-aware-hints": "Auto"}
+    spec = {"type": "ClusterIP", "clusterIP": "FD00::1", "clusterIPs": ["FD00::1"],
+            "sessionAffinity": "None"}  # fmt: skip
+    assert service.rules.warn({"metadata": {"annotations": notes}, "spec": spec}) == [
+        "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use "
+        "service.kubernetes.io/topology-mode instead",
+        'spec.clusterIPs[0]: IPv6 address "FD00::1" is not in RFC 5952 canonical format '
+        '("fd00::1"), which may cause controller apply-loops',
+    ]

@@ -255,6 +255,26 @@ def test_a_start_makes_the_reservations_follow_the_services() -> None:
     asyncio.run(main())
 
 
+def test_a_cluster_gets_its_second_family_later() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        api = await server(store)
+        old = await create(client_of(api), "old", ipFamilyPolicy="PreferDualStack")
+        await api.authorizer.stop()
+        api = await server(store, cidrs=DUAL)
+        client = client_of(api)
+        assert (await client.get(CIDRS, "kubernetes")).spec["cidrs"] == [*DUAL]
+        both = await create(client, "both", ipFamilyPolicy="RequireDualStack")
+        assert both.spec["ipFamilies"] == ["IPv4", "IPv6"]
+        same = await client.patch(
+            "services", "old", {"metadata": {"labels": {"a": "b"}}}, "default"
+        )
+        assert same.spec == old.spec  # it is not changed behind its owner's back
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
 # -- updates and types
 
 

@@ -265,6 +265,17 @@ class ServiceAllocator:
             "spec": {"cidrs": [*self.cidrs]}, "status": {"conditions": [ready]},
         }  # fmt: skip
 
+    async def extend_default(self, api: ApiServer) -> None:
+        """A cluster that gets its second family later: its default ServiceCIDR gets the range."""
+        key = Key(SERVICE_CIDRS, "", addresses.DEFAULT_CIDR).path
+        record = await api.store.get(key)
+        if record is None:
+            return
+        body: Body = orjson.loads(record.value)
+        if len(self.cidrs) == 2 and body["spec"]["cidrs"] == [self.cidrs[0]]:
+            body["spec"]["cidrs"] = [*self.cidrs]
+            await api.store.commit(Put(key, encode(body), expect=record.revision))
+
     async def repair_ports(self, api: ApiServer) -> None:
         """Reservations follow the services: what no service holds is free, what one holds is
         reserved. Nothing makes them differ but a store that was edited by hand."""

@@ -119,6 +119,7 @@ class ApiServer:
                 puts.append(Put(key.path, encode({**body, "metadata": meta}), expect=0))
         if puts:
             await self.store.commit(*puts)
+        await self.services.extend_default(self)
         await self.services.repair_ports(self)
 
     async def start(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sampan.api.call import User
 from sampan.api.catalogue import builtin
 from sampan.apiserver import admission
+from sampan.apiserver.allocation import DEFAULT_CIDRS, ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer
 from sampan.apiserver.endpoint import ApiServer
@@ -73,13 +74,14 @@ class ControlPlane:
     api_address, api_port: where the ``kubernetes`` Service points to; dns_address: ``kube-dns``.
     host_address: the cluster's own loopback address, where LoadBalancer services are found.
     line: what stands between a component and the API (worlds with faults put theirs there).
+    service_cidrs: ranges of service addresses, one per family, the primary one first.
     """
 
     def __init__(
         self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
         token_key: bytes, api_address: str, api_port: int, host_address: str = "127.0.0.1",
-        dns_address: str = "10.44.1.2",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
+        dns_address: str = "10.44.1.2", service_cidrs: Sequence[str] = DEFAULT_CIDRS,
     ) -> None:  # fmt: skip
         self._line = line
         self.store = store
@@ -93,6 +95,7 @@ class ControlPlane:
         self.api = ApiServer(
             registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
             authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
+            services=ServiceAllocator(cidrs=service_cidrs),
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
         stored = [t for t in self.registry if not t.virtual]

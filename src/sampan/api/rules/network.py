@@ -17,6 +17,7 @@ from sampan.api.rules.field import (
     required,
     too_many,
 )
+from sampan.api.rules.meta import check_labels
 from sampan.lib import names
 
 
@@ -53,7 +54,7 @@ def special_ip(path: str, text: str) -> list[Cause]:
         ("unspecified", ip.is_unspecified),
         ("in the loopback range (127.0.0.0/8, ::1/128)", ip.is_loopback),
         ("in the link-local range (169.254.0.0/16, fe80::/10)", ip.is_link_local),
-        ("in the link-local multicast range (224.0.0.0/24, ff02::/10)", ip.is_multicast),
+        ("in the link-local multicast range (224.0.0.0/24, ff02::/10)", _is_link_multicast(ip)),
     ):
         if wrong:
             suffix = f"may not be {what}"
@@ -61,6 +62,11 @@ def special_ip(path: str, text: str) -> list[Cause]:
                 suffix = f"may not be unspecified ({text})"
             return [invalid(path, text, suffix)]
     return []
+
+
+def _is_link_multicast(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    network = "224.0.0.0/24" if ip.version == 4 else "ff02::/16"
+    return ip in ipaddress.ip_network(network)
 
 
 def _endpoint_port(path: str, port: Body, *, named: bool) -> list[Cause]:
@@ -72,7 +78,10 @@ def _endpoint_port(path: str, port: Body, *, named: bool) -> list[Cause]:
         found += checked(f"{path}.name", name, names.dns1123_label)
     number = port.get("port") or 0
     found += [invalid(f"{path}.port", number, p) for p in names.port_number(number)]
-    return found + one_of(f"{path}.protocol", port.get("protocol"), PROTOCOLS)
+    found += one_of(f"{path}.protocol", port.get("protocol"), PROTOCOLS)
+    if port.get("appProtocol") is not None:
+        found += checked(f"{path}.appProtocol", port["appProtocol"], names.qualified_name)
+    return found
 
 
 def endpoint_slice(body: Body) -> list[Cause]:
@@ -81,10 +90,11 @@ def endpoint_slice(body: Body) -> list[Cause]:
     endpoints_, ports = body.get("endpoints") or [], body.get("ports") or []
     if len(endpoints_) > 1000:
         found.append(too_many("endpoints", len(endpoints_), 1000))
-    for i, endpoint in enumerate(endpoints_):
-        found += _slice_endpoint(f"endpoints[{i}]", endpoint, kind)
+    else:
+        for i, endpoint in enumerate(endpoints_):
+            found += _slice_endpoint(f"endpoints[{i}]", endpoint, kind)
     if len(ports) > 20000:
-        found.append(too_many("ports", len(ports), 20000))
+        return [*found, too_many("ports", len(ports), 20000)]
     seen: set[str] = set()
     for i, port in enumerate(ports):
         at, name = f"ports[{i}]", port.get("name") or ""
@@ -94,6 +104,26 @@ def endpoint_slice(body: Body) -> list[Cause]:
         if name:
             found += checked(f"{at}.name", name, names.dns1123_label)
         found += one_of(f"{at}.protocol", port.get("protocol"), PROTOCOLS)
+        if port.get("appProtocol") is not None:
+            found += checked(f"{at}.appProtocol", port["appProtocol"], names.qualified_name)
+    return found
+
+
+def _hints(at: str, hints: Body) -> list[Cause]:
+    """Whom an endpoint is for: at most eight zones and eight nodes, each once."""
+    found: list[Cause] = []
+    for field, check in (("forNodes", names.dns1123_subdomain), ("forZones", names.label_value)):
+        given = hints.get(field) or []
+        if len(given) > 8:
+            found.append(too_many(f"{at}.{field}", len(given), 8))
+            continue
+        seen: set[str] = set()
+        for i, entry in enumerate(given):
+            path, name = f"{at}.{field}[{i}].name", entry.get("name") or ""
+            if name in seen:
+                found.append(duplicate(path, name))
+            seen.add(name)
+            found += checked(path, name, check)
     return found
 
 
@@ -119,8 +149,14 @@ def _slice_endpoint(at: str, endpoint: Body, kind: Any) -> list[Cause]:
         found += problems
     if endpoint.get("nodeName"):
         found += checked(f"{at}.nodeName", endpoint["nodeName"], names.dns1123_subdomain)
-    if endpoint.get("hostname"):
+    topology, where = endpoint.get("deprecatedTopology") or {}, f"{at}.deprecatedTopology"
+    if len(topology) > 16:
+        found.append(too_many(where, len(topology), 16))
+    found += check_labels(where, topology)
+    if endpoint.get("hostname") is not None:
         found += checked(f"{at}.hostname", endpoint["hostname"], names.dns1123_label)
+    if endpoint.get("hints"):
+        found += _hints(f"{at}.hints", endpoint["hints"])
     return found
 
 

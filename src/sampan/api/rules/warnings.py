@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from sampan.api.obj import Body
 from sampan.api.rules.honoured import unhonoured
 from sampan.api.rules.podspec_defaults import containers
@@ -21,6 +23,8 @@ _OLD_VOLUMES = {
     "cephfs": "deprecated in v1.28, non-functional in v1.31+",
     "rbd": "deprecated in v1.28, non-functional in v1.31+",
 }
+_OLD_HINTS = "service.kubernetes.io/topology-aware-hints"
+_TOPOLOGY_MODE = "service.kubernetes.io/topology-mode"
 _OLD_ANNOTATIONS = {
     "scheduler.alpha.kubernetes.io/critical-pod": (
         'non-functional in v1.16+; use the "priorityClassName" field instead'
@@ -60,6 +64,13 @@ def service(body: Body) -> list[str]:
     """Of a Service."""
     spec: Body = body.get("spec") or {}
     found: list[str] = []
+    if _OLD_HINTS in ((body.get("metadata") or {}).get("annotations") or {}):
+        found.append(f"annotation {_OLD_HINTS} is deprecated, please use {_TOPOLOGY_MODE} instead")
+    if spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+        for i, ip in enumerate(spec.get("clusterIPs") or ()):
+            found += _not_canonical(f"spec.clusterIPs[{i}]", ip)
+    for i, ip in enumerate(spec.get("externalIPs") or ()):
+        found += _not_canonical(f"spec.externalIPs[{i}]", ip)
     if spec.get("clusterIP") == "None" and spec.get("type") == "ClusterIP":
         why = "is ignored for headless services"
         if spec.get("loadBalancerIP"):
@@ -69,6 +80,19 @@ def service(body: Body) -> list[str]:
         if spec.get("sessionAffinity") != "None":
             found.append(f"spec.SessionAffinity {why}")
     return found
+
+
+def _not_canonical(path: str, text: str) -> list[str]:
+    """Several texts of one IPv6 address make controllers apply without end."""
+    if ":" not in text or names.ip(text):
+        return []
+    exact = str(ipaddress.ip_address(text))
+    if exact == text:
+        return []
+    return [
+        f'{path}: IPv6 address "{text}" is not in RFC 5952 canonical format ("{exact}"), which may '
+        "cause controller apply-loops"
+    ]
 
 
 def _annotations(meta: Body, path: str) -> list[str]:
