@@ -251,3 +251,36 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
 @pytest.mark.deep
 def test_nothing_acknowledged_is_lost_by_many_kills(tmp_path: Path) -> None:
     kill_loop(tmp_path, 200)
+
+
+def test_a_backup_is_the_store_as_of_one_revision(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "a", volatile=("events/",))
+        await store.commit(Put("events/e", b"lazy", expect=0))
+        stop = asyncio.Event()
+        made = 0
+
+        async def write() -> None:
+            nonlocal made
+            while not stop.is_set():
+                # Two keys that always change together.
+                await store.commit(Put(f"a/{made}", b"x"), Put(f"b/{made}", b"x"))
+                made += 1
+
+        writer = asyncio.create_task(write())
+        while made < 20:
+            await asyncio.sleep(0)
+        (tmp_path / "b").mkdir()
+        await store.backup(tmp_path / "b" / "state.db")
+        stop.set()
+        await writer
+        await store.close()
+        copy = await SqliteStore.open(tmp_path / "b", volatile=("events/",))
+        firsts = [r.key[2:] for r in (await copy.range("a/")).records]
+        seconds = [r.key[2:] for r in (await copy.range("b/")).records]
+        assert firsts == seconds
+        assert 20 <= len(firsts) <= made
+        assert await copy.get("events/e") is not None
+        await copy.close()
+
+    asyncio.run(main())

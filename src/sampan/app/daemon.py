@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import ssl
 import sys
 import time
@@ -283,6 +284,7 @@ class Daemon:
         self._control = ControlSocket(self.place.socket, {
             "status": self._status, "ps": self._ps, "image-load": self._image_load,
             "image-ls": self._image_ls, "image-rm": self._image_rm, "demo": self._demo,
+            "snapshot": self._snapshot,
         })  # fmt: skip
         await self._control.start()
 
@@ -314,6 +316,15 @@ class Daemon:
             self._host.close()
         if self._store is not None:
             await self._store.close()
+
+    async def _snapshot(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The store as of one revision, in a file of its own."""
+        assert self._store is not None
+        try:
+            await self._store.backup(Path(request["path"]))
+        except sqlite3.Error as e:
+            raise Refused(f"the store cannot be copied: {e}") from e
+        return {}
 
     # -- what the command asks -----------------------------------------------------------------
 

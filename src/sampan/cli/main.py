@@ -82,8 +82,39 @@ def parser() -> argparse.ArgumentParser:
     rm.set_defaults(run=_image_rm)
     for p in (load, ls, rm):
         _place_options(p)
+    _snapshots(commands)
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return root
+
+
+def _snapshots(commands: argparse._SubParsersAction[_Parser]) -> None:
+    group = commands.add_parser("snapshot", help="save and restore a whole cluster")
+    verbs = group.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    save = verbs.add_parser("save", help="all objects, keys and settings in one file; it may run")
+    save.add_argument("file", nargs="?", type=Path, help="default CLUSTER-TIME.snapshot")
+    save.add_argument("--volumes", action="store_true", help="local volumes too")
+    save.set_defaults(run=_late("save"))
+    restore = verbs.add_parser("restore", help="into a new data directory (then: sampan up)")
+    restore.add_argument("file", type=Path)
+    restore.set_defaults(run=_late("restore"))
+    ls = verbs.add_parser("ls", help="what is in snapshots")
+    ls.add_argument("path", nargs="*", type=Path, help="files or directories (default .)")
+    ls.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    ls.set_defaults(run=_late("ls"))
+    for p in (save, restore):
+        _place_options(p)
+
+
+def _late(verb: str) -> Callable[[argparse.Namespace], int]:
+    """A verb of ``snapshot``: its modules are loaded when it is used."""
+
+    def run(args: argparse.Namespace) -> int:
+        from sampan.cli import snapshot
+
+        verbs = {"save": snapshot.save, "restore": snapshot.restore, "ls": snapshot.ls}
+        return verbs[verb](args)
+
+    return run
 
 
 def _place_options(p: argparse.ArgumentParser) -> None:

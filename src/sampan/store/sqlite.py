@@ -194,6 +194,21 @@ class SqliteStore:
             raise
         self._reserved = reserved
 
+    async def backup(self, path: Path) -> None:
+        """A copy of the whole store at *path* as of one revision; commits wait meanwhile. Raises
+        sqlite3.Error."""
+        lazy, self._lazy = self._lazy, {}
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._writer, self._copy, lazy, self._next, path)
+        except sqlite3.Error:
+            self._lazy = {**lazy, **self._lazy}
+            raise
+
+    def _copy(self, lazy: dict[str, Record | None], newest: int, path: Path) -> None:
+        self._write((), lazy, newest)
+        self._db.execute("VACUUM INTO ?", (str(path),))
+
     async def close(self) -> None:
         """Finish what is in line, write the volatile rest, let go of the directory."""
         if self._closed:
