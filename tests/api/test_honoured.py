@@ -54,9 +54,17 @@ def test_a_plain_pod_has_no_warning():
 @pytest.mark.parametrize(
     ("spec", "paths"),
     [
-        ({"affinity": {"nodeAffinity": {}}}, ["spec.affinity"]),
         ({"hostUsers": False}, ["spec.hostUsers"]),
-        ({"preemptionPolicy": "Never"}, ["spec.preemptionPolicy"]),
+        (
+            {
+                "affinity": {"nodeAffinity": {}},
+                "preemptionPolicy": "Never",
+                "overhead": {"cpu": "1"},
+                "schedulingGates": [{"name": "g"}],
+                "topologySpreadConstraints": [{}],
+            },
+            [],
+        ),
         (
             {"volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1Gi"}}, {"nfs": {"path": "/"}}]},
             ["spec.volumes[0].emptyDir.sizeLimit", "spec.volumes[1].nfs"],

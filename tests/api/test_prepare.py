@@ -65,6 +65,35 @@ def test_a_gated_pod_says_so():
     ]
 
 
+def test_label_keys_become_requirements_with_the_values_at_creation():
+    def term(**more):
+        return {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}, **more}
+
+    spec = {
+        "containers": [{}],
+        "topologySpreadConstraints": [
+            term(matchLabelKeys=["hash", "absent"]), {"matchLabelKeys": ["hash"]},
+        ],
+        "affinity": {
+            "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+                term(matchLabelKeys=["hash"], mismatchLabelKeys=["tenant"])]},
+            "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": term(mismatchLabelKeys=["tenant"])}]},
+        },
+    }  # fmt: skip
+    meta = {"labels": {"hash": "1", "tenant": "t"}}
+    made = created("pods", {"metadata": meta, "spec": spec})["spec"]
+    same = {"key": "hash", "operator": "In", "values": ["1"]}
+    other = {"key": "tenant", "operator": "NotIn", "values": ["t"]}
+    spread, bare = made["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchExpressions"] == [same]
+    assert "labelSelector" not in bare
+    near = made["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
+    assert near["labelSelector"]["matchExpressions"] == [same, other]
+    far = made["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]
+    assert far["podAffinityTerm"]["labelSelector"]["matchExpressions"] == [other]
+
+
 @pytest.mark.parametrize("resource", ["pods", "nodes", "deployments.apps", "replicasets.apps",
                                       "services", "namespaces"])  # fmt: skip
 def test_updates_of_the_main_resource_keep_the_status(resource):

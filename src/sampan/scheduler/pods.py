@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import orjson
 
 from sampan.api.obj import Body, Obj
-from sampan.control import storage
 from sampan.lib.quantity import quantity
 from sampan.scheduler.terms import Terms
 
@@ -24,6 +23,10 @@ _SHAPING = (
     "nodeName", "nodeSelector", "affinity", "tolerations", "topologySpreadConstraints",
     "overhead", "resources",
 )  # fmt: skip
+# Volumes that every node can make; the others may tie a pod to some nodes.
+_ANYWHERE = frozenset(
+    ("configMap", "secret", "emptyDir", "projected", "downwardAPI", "hostPath", "image")
+)
 _SHAPING_CONTAINER = ("image", "ports", "resources", "restartPolicy")
 
 
@@ -96,9 +99,9 @@ def host_ports(spec: Body) -> set[Port]:
 
 
 def _shape_of(obj: Obj) -> bytes:
-    """What of a pod decides where it may run, as canonical JSON. Of volumes only the claims: a pod
-    that has any never takes the answers of one without, and a plug-in that judges them answers for
-    one pod only (``Prepared.unique``)."""
+    """What of a pod decides where it may run, as canonical JSON. A pod with volumes that may tie
+    it never takes the answers of one without; a plug-in that judges claims answers for one pod only
+    (``Prepared.unique``)."""
     spec = obj.spec
     containers, sidecars = spec.get("containers") or (), spec.get("initContainers") or ()
     parts = [
@@ -106,7 +109,7 @@ def _shape_of(obj: Obj) -> bytes:
         obj.is_deleting, {f: spec[f] for f in _SHAPING if f in spec},
         [[{f: c[f] for f in _SHAPING_CONTAINER if f in c} for c in group]
          for group in (containers, sidecars)],
-        [name for name, _ in storage.claims_of(obj.body)],
+        [v for v in spec.get("volumes") or () if not _ANYWHERE.intersection(v)],
     ]  # fmt: skip
     return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
 
@@ -145,7 +148,8 @@ class _Facts:
 
 @lru_cache(maxsize=4096)
 def _facts_of(shape: bytes) -> _Facts:
-    namespace, labels, _owner, deleting, spec, (containers, sidecars), _ = orjson.loads(shape)
+    namespace, labels, _owner, deleting, spec, groups, _volumes = orjson.loads(shape)
+    containers, sidecars = groups
     spec = {**spec, "containers": containers, "initContainers": sidecars}
     taken = pod_requests(spec, assumed=_ASSUMED)
     affinity = {k: v for k, v in (spec.get("affinity") or {}).items() if k != "nodeAffinity" and v}

@@ -30,19 +30,14 @@ def _is_false(value: Any) -> bool:
 
 # Path below the PodSpec ("[]": any element) -> when its value counts as set.
 NOT_YET: dict[str, Callable[[Any], bool]] = {
-    "affinity": _is_set,
     "ephemeralContainers": _is_set,
     "evictionResponders": _is_set,
     "hostUsers": _is_false,
     "imagePullSecrets": _is_set,
-    "overhead": _is_set,
-    "preemptionPolicy": _other_than("PreemptLowerPriority"),
     "resourceClaims": _is_set,
     "resources": _is_set,
     "runtimeClassName": _is_set,
-    "schedulingGates": _is_set,
     "schedulingGroup": _is_set,
-    "topologySpreadConstraints": _is_set,
     "os.name": _other_than("linux"),
     "securityContext.appArmorProfile": _is_set,
     "securityContext.seLinuxChangePolicy": _is_set,
@@ -91,12 +86,14 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
 
 # Fields something acts on, down to the depth at which NOT_YET starts to tell them apart.
 HONOURED = (
-    "activeDeadlineSeconds", "automountServiceAccountToken", "containers", "dnsConfig",
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
     "dnsPolicy", "enableServiceLinks", "hostAliases", "hostIPC", "hostNetwork", "hostPID",
     "hostname", "hostnameOverride", "initContainers", "nodeName", "nodeSelector", "os",
-    "priority", "priorityClassName", "readinessGates", "restartPolicy", "schedulerName",
-    "securityContext", "serviceAccount", "serviceAccountName", "setHostnameAsFQDN",
-    "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds", "tolerations", "volumes",
+    "overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates",
+    "restartPolicy", "schedulerName", "schedulingGates", "securityContext",
+    "serviceAccount", "serviceAccountName", "setHostnameAsFQDN", "shareProcessNamespace",
+    "subdomain", "terminationGracePeriodSeconds", "tolerations",
+    "topologySpreadConstraints", "volumes",
     *(f"securityContext.{f}" for f in (
         "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser",
         "seccompProfile", "supplementalGroups", "sysctls",

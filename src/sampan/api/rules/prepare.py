@@ -36,6 +36,35 @@ def create_pod(body: Body) -> None:
             }
         ]
     body["status"] = status
+    _merge_label_keys(spec, (body.get("metadata") or {}).get("labels") or {})
+
+
+def _merge_label_keys(spec: Body, labels: Body) -> None:
+    """``matchLabelKeys`` and ``mismatchLabelKeys`` become requirements of their selector, with the
+    values the pod has when it is created. A selector that is not there selects nothing and stays
+    so."""
+    affinity = spec.get("affinity") or {}
+    holders: list[Body] = [*(spec.get("topologySpreadConstraints") or ())]
+    for kind in ("podAffinity", "podAntiAffinity"):
+        group = affinity.get(kind) or {}
+        holders += group.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+        holders += [
+            w["podAffinityTerm"]
+            for w in group.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+            if w.get("podAffinityTerm")
+        ]
+    for holder in holders:
+        selector = holder.get("labelSelector")
+        if selector is None:
+            continue
+        added = [
+            {"key": key, "operator": operator, "values": [labels[key]]}
+            for field, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn"))
+            for key in holder.get(field) or ()
+            if key in labels
+        ]
+        if added:
+            selector["matchExpressions"] = [*(selector.get("matchExpressions") or ()), *added]
 
 
 def qos_class(spec: Body) -> str:
