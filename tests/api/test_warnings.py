@@ -69,9 +69,9 @@ def test_a_dotted_pod_name_is_no_good_hostname():
 
 
 def test_templates_warn_under_their_own_path():
-    template = {"spec": {"containers": [], "affinity": {"nodeAffinity": {}}}}
+    template = {"spec": {"containers": [], "hostUsers": False}}
     (text,) = DEPLOYMENT.warn({"spec": {"template": template}})
-    assert text.startswith("spec.template.spec.affinity: ")
+    assert text.startswith("spec.template.spec.hostUsers: ")
 
 
 def test_services():
