@@ -328,8 +328,11 @@ def test_rollback_by_annotation() -> None:
     note = "deprecated.deployment.rollback.to"
     w = World(deployment(1))
     for image in ("v2", "v3"):
+        meta = w.objects[KEY]["metadata"]
+        meta["annotations"] = {**meta.get("annotations", {}), "cause": f"before {image}"}
         w.settle()
         w.image(image)
+    w.objects[KEY]["metadata"]["annotations"]["cause"] = "last"
     w.settle()
 
     def roll_back(to: str) -> str:
@@ -351,6 +354,7 @@ def test_rollback_by_annotation() -> None:
     told = ("DeploymentRollbackRevisionNotFound", "Unable to find last revision.")
     assert told in only.events
     assert roll_back("1") == 'DeploymentRollback Rolled back deployment "web" to revision 1'
+    assert w.objects[KEY]["metadata"]["annotations"]["cause"] == "before v2"
     template = w.objects[KEY]["spec"]["template"]
     assert template["spec"]["containers"][0]["image"] == "v1"
     assert template["metadata"]["labels"] == {"app": "web"}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control.plan import Create, Delete
-from sampan.controllers.replicaset import ReplicaSetController
+from sampan.controllers.pods import is_active
+from sampan.controllers.replicaset import BURST, ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.victims import rank_victims
 from sampan.lib.clock import rfc3339
@@ -236,3 +239,71 @@ def test_a_replication_controller_is_the_same_with_a_plain_selector() -> None:
         "replicas": 2, "fullyLabeledReplicas": 2, "observedGeneration": 1,
     }  # fmt: skip
     assert w.step(c, key) == []
+
+
+def test_one_plan_makes_and_removes_no_more_than_a_burst() -> None:
+    w, c = world(BURST + 20)
+    assert sum(isinstance(a, Create) for a in w.step(c, KEY)) == BURST
+    assert sum(isinstance(a, Create) for a in w.step(c, KEY)) == 20
+    w.objects[KEY]["spec"]["replicas"] = 0
+    assert sum(isinstance(a, Delete) for a in w.step(c, KEY)) == BURST
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["plan", "plan", "ready", "fail", "lose", "gone", "orphan", "stray"]),
+        st.integers(0, 5),
+    )
+    | st.tuples(st.just("scale"), st.integers(0, 6)),
+    max_size=50,
+)
+
+
+def happen(w: PlanWorld, what: str, n: int) -> None:
+    if what == "scale":
+        w.objects[KEY]["spec"]["replicas"] = n
+        return
+    if what == "orphan":
+        w.add("pods", {"metadata": {"labels": {"app": "web"}}, "spec": {}})
+        return
+    found = pods(w)
+    if not found:
+        return
+    pod = found[n % len(found)]
+    if what == "ready":
+        set_ready(w, pod)
+    elif what == "fail":
+        w.objects[pod.key] = {**pod.body, "status": {"phase": "Failed"}}
+    elif what == "lose" or (what == "gone" and pod.is_deleting):
+        del w.objects[pod.key]
+    elif what == "stray":
+        w.objects[pod.key] = {**pod.body, "metadata": {**pod.meta, "labels": {"app": "x"}}}
+
+
+@settings(max_examples=200, deadline=None)
+@given(replicas=st.integers(0, 6), steps=STEPS)
+def test_random_histories(replicas: int, steps: list[tuple[str, int]]) -> None:
+    """A plan makes exactly what lacks or removes exactly what is too many, never both; in the end
+    the set is as asked for and nothing more is written."""
+    w, c = world(replicas)
+    w.graceful = True
+    for what, n in steps:
+        if what != "plan":
+            happen(w, what, n)
+            continue
+        mine = [
+            p for p in pods(w)
+            if is_active(p.body) and p.labels.get("app") == "web"
+            and (p.controller is None or p.controller["uid"] == "uid-1")
+        ]  # fmt: skip
+        lacking = w.objects[KEY]["spec"]["replicas"] - len(mine)
+        actions = w.step(c, KEY)
+        made = sum(isinstance(a, Create) for a in actions)
+        assert made - sum(isinstance(a, Delete) for a in actions) == lacking
+        assert made == max(0, lacking)
+    for _ in range(4):
+        w.step(c, KEY)
+    wanted = w.objects[KEY]["spec"]["replicas"]
+    assert sum(is_active(p.body) and bool(p.owners) for p in pods(w)) == wanted
+    assert status(w)["replicas"] == wanted
+    assert w.step(c, KEY) == []

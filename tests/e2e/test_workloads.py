@@ -188,3 +188,33 @@ def test_what_is_listed(ns: Cluster) -> None:
         "patch", "sts", *NAMED, "sts", "-p", '{"spec":{"serviceName":"other"}}', check=False
     )
     assert "updates to statefulset spec for fields other than 'replicas', 'ordinals'" in refused
+
+
+def test_claims_follow_their_pods(ns: Cluster) -> None:
+    """What a pod wrote is there for the next one of its name; scaled away, it goes."""
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}},
+    }
+    body = workload(
+        "StatefulSet", "db", replicas=1, serviceName="db", volumeClaimTemplates=[claim],
+        persistentVolumeClaimRetentionPolicy={"whenScaled": "Delete", "whenDeleted": "Retain"},
+    )  # fmt: skip
+    container = body["spec"]["template"]["spec"]["containers"][0]
+    container["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    ns.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+    rolled_out(ns, "sts/db")
+    ns.kubectl("exec", *NAMED, "db-0", "--", "sh", "-c", "echo kept > /data/x")
+    uid = ns.get("pod", *NAMED, "db-0")["metadata"]["uid"]
+    ns.kubectl("delete", "pod", *NAMED, "db-0")
+
+    def again() -> bool:
+        found = ns.get("pods", *NAMED, "-l", "app=db")["items"]
+        return any(p["metadata"]["uid"] != uid and is_ready(p) for p in found)
+
+    ns.until("the pod is back", again, timeout=90)
+    assert ns.kubectl("exec", *NAMED, "db-0", "--", "cat", "/data/x") == "kept\n"
+    assert "data-db-0" in ns.kubectl("get", "pvc", *NAMED)
+    ns.kubectl("scale", *NAMED, "sts/db", "--replicas=0")
+    ns.until("the claim is gone", lambda: "data-db-0" not in ns.kubectl("get", "pvc", *NAMED),
+             timeout=90)  # fmt: skip

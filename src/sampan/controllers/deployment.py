@@ -161,6 +161,7 @@ class _Step(Progress):
         elif r.template_key(found["spec"]["template"]) == r.template_key(d["spec"]["template"]):
             told = UNCHANGED.about(d, deployment=d["metadata"]["name"])
         else:
+            body["metadata"]["annotations"] = r.restored_annotations(d, found)
             body["spec"]["template"] = r.bare_template(found["spec"]["template"])
             told = ROLLED_BACK.about(d, deployment=d["metadata"]["name"], revision=wanted)
         self.actions += [Update(RESOURCE, body), told]

@@ -129,6 +129,13 @@ def copied_annotations(deployment: Body, old: dict[str, str]) -> dict[str, str]:
     return {**old, **given}
 
 
+def restored_annotations(deployment: Body, replica_set: Body) -> dict[str, str]:
+    """A Deployment's annotations after a rollback: its own bookkeeping, the rest as the set had
+    it."""
+    own = {k: v for k, v in notes_of(deployment).items() if k in _NOT_COPIED and k != ROLLBACK}
+    return {**own, **{k: v for k, v in notes_of(replica_set).items() if k not in _NOT_COPIED}}
+
+
 def with_revision(old: dict[str, str], number: int) -> dict[str, str]:
     """Annotations raised to revision *number*; the one before is remembered in the history."""
     before = old.get(REVISION, "")
