@@ -48,6 +48,67 @@ spec:
   - {name: plain, persistentVolumeClaim: {claimName: plain}}
   - {name: sized, persistentVolumeClaim: {claimName: sized}}
 """  # noqa: E501
+# A front end that counts its visits in a Redis, which keeps them on a volume of its own.
+TWO_TIERS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: front}
+data:
+  visit: |
+    #!/bin/sh
+    echo "Content-Type: text/plain"
+    echo
+    redis-cli -h redis incr visits
+---
+apiVersion: v1
+kind: Service
+metadata: {name: redis}
+spec: {selector: {app: redis}, clusterIP: None, ports: [{port: 6379}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: front}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: redis}
+spec:
+  serviceName: redis
+  selector: {matchLabels: {app: redis}}
+  template:
+    metadata: {labels: {app: redis}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: redis
+        image: "redis:7"
+        imagePullPolicy: IfNotPresent
+        command: [redis-server, --bind, 0.0.0.0, --protected-mode, "no", --dir, /data, --appendonly, "yes", --appendfsync, always]
+        readinessProbe: {exec: {command: [redis-cli, ping]}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 32Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: front}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: front}}
+  template:
+    metadata: {labels: {app: front}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: httpd
+        image: "redis:7"
+        imagePullPolicy: IfNotPresent
+        command: [httpd, -f, -h, /www]
+        volumeMounts: [{name: cgi, mountPath: /www/cgi-bin}]
+      volumes: [{name: cgi, configMap: {name: front, defaultMode: 0755}}]
+"""  # noqa: E501
 
 
 def up(made: Cluster, *more: str) -> None:
@@ -94,10 +155,19 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
                                   stand_ins: Path) -> None:  # fmt: skip
     old, new = clusters
     old.kubectl("apply", "-f", "-", stdin=APP)
+    old.kubectl("apply", "-f", "-", stdin=TWO_TIERS)
     first = starts(old)
     assert len(first["plain"]) == len(first["sized"]) == 1
     claims = {c["metadata"]["name"]: c for c in old.get("pvc")["items"]}
     token = old.kubectl("create", "token", "default").strip()
+
+    # The loss of the Redis' pod.
+    seen = visits(old)
+    before = old.get("pod", "redis-0")["metadata"]["uid"]
+    old.kubectl("delete", "pod", "redis-0", "--timeout=60s")
+    old.until("another one", lambda: "redis-0" in old.kubectl("get", "pods", "-o", "name") and (
+        old.get("pod", "redis-0")["metadata"]["uid"] != before))  # fmt: skip
+    assert visits(old) > seen
 
     # kill -9 of the daemon: the container goes on, and so does its data.
     (main,) = json.loads(old.sampan("status", "-o", "json"))["mainPids"]
@@ -108,6 +178,7 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
 
     # A snapshot while it runs; then everything is killed, containers and nodes too.
     file = tmp_path / "life.snapshot"
+    seen = visits(old)
     old.sampan("snapshot", "save", str(file), "--volumes")
     pids = json.loads(old.sampan("status", "-o", "json"))["pids"]
     for pid in pids:
@@ -117,6 +188,7 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
     second = starts(old)
     assert {k: v[:1] for k, v in second.items()} == first
     assert len(second["plain"]) >= 2
+    assert visits(old) > seen
 
     # Down and up.
     old.sampan("down")
@@ -134,12 +206,25 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
     again = starts(new)
     assert {k: v[:1] for k, v in again.items()} == first
     assert not set(third["plain"][1:]) & set(again["plain"])
+    assert seen < visits(new) < seen + 10
     back = {c["metadata"]["name"]: c for c in new.get("pvc")["items"]}
     for name, claim in claims.items():
         assert back[name]["metadata"]["uid"] == claim["metadata"]["uid"]
         assert back[name]["spec"] == claim["spec"]
     assert authority(old) == authority(new)
     assert who(new, token) == "system:serviceaccount:default:default"
+
+
+def visits(c: Cluster) -> int:
+    """One more visit, through the front end and by name; the number the Redis has counted."""
+
+    def visit() -> int:
+        said = c.kubectl("exec", "app", "--", "wget", "-qO-", "http://front/cgi-bin/visit",
+                         check=False)  # fmt: skip
+        return int(said) if said.strip().isdigit() else 0
+
+    number: int = c.until("the front end has asked the Redis", visit, timeout=90)
+    return number
 
 
 def authority(c: Cluster) -> Any:

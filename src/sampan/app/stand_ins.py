@@ -144,6 +144,7 @@ _NGINX = Layer(
     directories=("var/lib/nginx", "var/log/nginx"),
     without=("libc6",),
 )
+_REDIS = Layer(packages=("redis-server", "redis-tools"), directories=("data",), without=("libc6",))
 
 
 def _nginx(version: str) -> DebianImage:
@@ -167,6 +168,12 @@ STAND_INS = (
     DebianImage(tag="praqma/network-multitool:latest", layers=(_BASE, _TOOLS), cmd=("/bin/bash",)),
     _nginx("1.14.1"),
     _nginx("1.16.1"),
+    DebianImage(
+        tag="redis:7",
+        layers=(_BASE, _REDIS),
+        cmd=("redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data"),
+        ports=(6379,),
+    ),
     DebianImage(tag="busybox:latest", layers=(_BASE,), cmd=("sh",)),
 )
 

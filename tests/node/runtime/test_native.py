@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from sampan.node.images.store import ImageStore
-from sampan.node.runtime.base import ContainerSpec, Runtime
+from sampan.node.runtime.base import ContainerSpec, Runtime, SandboxSpec
+from sampan.node.runtime.native.launch import link_name
 from sampan.node.runtime.native.nodes import Nodes, Space, destroy
 from sampan.node.runtime.native.runtime import NativeRuntime
 from sampan.testing.e2e import host_state
@@ -38,6 +39,11 @@ def images() -> ImageStore:
     store = ImageStore(Path(tempfile.mkdtemp(prefix="sampan-images-")))
     asyncio.run(store.load(stand_ins()))
     return store
+
+
+def _links() -> list[str]:
+    listed = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
+    return [line.split(": ")[1].split("@")[0] for line in listed.stdout.splitlines()]
 
 
 ROOTS: list[Path] = []  # of every cluster of this module
@@ -91,6 +97,24 @@ class TestNative(RuntimeContract):
                 while (await runtime.exec_sync(cid, ["test", "-e", "/ready"], 5))[0]:
                     await asyncio.sleep(0.01)
         return box, cid
+
+    def test_a_stopped_sandbox_that_is_removed_leaves_the_next_pod_of_its_address_alone(
+        self,
+    ) -> None:
+        """It took the link of the pod that had its address by then along."""
+
+        async def body(runtime: Runtime) -> None:
+            old = await runtime.run_sandbox(SandboxSpec(id="a", namespace="d", name="a", uid="a"))
+            await runtime.stop_sandbox("a")
+            # As after a restart, which hands out addresses from the first one on.
+            cast(NativeRuntime, runtime)._next_address = 2
+            new = await runtime.run_sandbox(SandboxSpec(id="b", namespace="d", name="b", uid="b"))
+            assert new.ips == old.ips
+            await runtime.remove_sandbox("a")
+            links = await self.space.run(_links)
+            assert link_name(new.ips[0]) in links
+
+        self._run(body)
 
     @pytest.mark.parametrize("tty", [False, True])
     def test_what_is_executed_for_too_long_does_not_keep_its_container(self, tty: bool) -> None:

@@ -288,7 +288,9 @@ class VolumeBinding:
                 elif name in noted and name in seen and not storage.is_fully_bound(claim):
                     answer.append(f'selectedNode annotation reset for PVC "{name}"')
                     return True
-                waiting = waiting or not storage.is_fully_bound(claim)
+                phase = (claim.get("status") or {}).get("phase")
+                # The node looks at the phase, which is written last.
+                waiting = waiting or not storage.is_fully_bound(claim) or phase != "Bound"
             return not waiting
 
         try:

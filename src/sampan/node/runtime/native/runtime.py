@@ -235,7 +235,8 @@ class NativeRuntime:
 
     def _drop_sandbox(self, sandbox: Sandbox) -> None:
         kernel.unmount(str(sandbox.path / "shm"))
-        if not sandbox.spec.host_network:
+        # What is stopped has given its address away: the link is another pod's by now, if any.
+        if not sandbox.spec.host_network and not sandbox.stopped:
             unplug(sandbox.ips)
         shutil.rmtree(sandbox.path, ignore_errors=True)
 
