@@ -121,7 +121,7 @@ CASES = [
     (
         "endpointslices.discovery.k8s.io",
         {"ports": [{"port": 80}]},
-        {"ports": [{"port": 80, "name": "", "protocol": "TCP"}]},
+        {"endpoints": [], "ports": [{"port": 80, "name": "", "protocol": "TCP"}]},
     ),
     (
         "endpoints",

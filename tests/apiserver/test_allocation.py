@@ -548,3 +548,12 @@ def test_what_is_held_is_what_services_show(steps: list[tuple[int, str, bool]]) 
         assert await reserved(api) == sorted(ports)
 
     run(scenario)
+
+
+def test_a_slice_always_tells_its_endpoints_and_ports() -> None:
+    async def scenario(_api: ApiServer, client: Client) -> None:
+        body = {"metadata": {"name": "e"}, "addressType": "IPv4", "endpoints": []}
+        made = await client.create("endpointslices.discovery.k8s.io", body, "default")
+        assert made.body["endpoints"] == made.body["ports"] == []
+
+    run(scenario)

@@ -379,6 +379,20 @@ def test_endpoints_of_users_are_left_alone() -> None:
     assert w.step(EndpointsController(), WEB) == [] and w.objects == before
 
 
+def test_endpoints_of_users_go_with_their_service_but_not_without_one() -> None:
+    w = world(selector=None)
+    mine = {"metadata": {"name": "web"}, "subsets": [{"addresses": [{"ip": "9.9.9.9"}]}]}
+    w.add("endpoints", mine)
+    controller = EndpointsController()
+    assert w.step(controller, WEB) == []
+    del w.objects[WEB]
+    (action,) = w.step(controller, WEB)
+    assert isinstance(action, Delete)
+    assert w.step(controller, WEB) == []
+    w.add("endpoints", mine)
+    assert w.step(controller, WEB) == []
+
+
 # -- mirroring
 
 ENDPOINTS = Key("endpoints", "default", "web")

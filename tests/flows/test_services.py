@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
+from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.lib.loop import run_virtual
 from sampan.testing.world import World, world
@@ -150,6 +154,62 @@ def test_endpoints_of_users_are_mirrored() -> None:
             return not await slices(w, "db")
 
         await until(gone)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_slices_show_the_pods_and_addresses_the_services(seed: int) -> None:
+    """Two minutes of random creations, deletions, relabelings and changes of type; then rest."""
+    rng = random.Random(seed)
+
+    async def act(w: World) -> None:
+        name, number = f"s{rng.randrange(4)}", rng.randrange(6)
+        pod = {"metadata": {"name": f"p{number}", "labels": {"app": rng.choice("ab")}},
+               "spec": {"containers": [{"name": "c", "image": "v1"}],
+                        "terminationGracePeriodSeconds": 2}}  # fmt: skip
+        kind = rng.choice(["ClusterIP", "NodePort", "LoadBalancer"])
+        selector = {"app": rng.choice("ab")}
+        labels = {"metadata": {"labels": {"app": rng.choice("ab")}}}
+        deeds: list[Callable[[], Awaitable[Any]]] = [
+            lambda: w.client.create("services", service(name, selector=selector), "default"),
+            lambda: w.client.delete("services", name, "default"),
+            lambda: w.client.patch("services", name, {"spec": {"type": kind}}, "default"),
+            lambda: w.client.patch("services", name, {"spec": {"selector": selector}}, "default"),
+            lambda: w.client.create("pods", pod, "default"),
+            lambda: w.client.delete("pods", f"p{number}", "default"),
+            lambda: w.client.patch("pods", f"p{number}", labels, "default"),
+        ]
+        try:
+            await rng.choice(deeds)()
+        except StatusError as e:
+            assert e.code in (404, 409), e.message
+
+    async def scenario(w: World) -> None:
+        for _ in range(150):
+            await asyncio.gather(*(act(w) for _ in range(rng.randrange(1, 4))))
+            await asyncio.sleep(rng.random())
+        await asyncio.sleep(90)
+        pods = (await w.client.list("pods", "default")).items
+        services = (await w.client.list("services")).items
+        mine = [s for s in services if s.name.startswith("s")]
+        for s in mine:
+            app = s.spec["selector"]["app"]
+            assert await ready(w, s.name) == {
+                p.status["podIP"] for p in pods if p.labels["app"] == app
+            }
+        shown = {(s.spec["clusterIP"], s.name) for s in services}
+        held = (await w.client.list(IPS)).items
+        assert {(o.name, o.spec["parentRef"]["name"]) for o in held} == shown
+        balancers = [s for s in services if s.spec["type"] == "LoadBalancer"]
+        places = [s.status["loadBalancer"]["ingress"][0]["ip"] for s in balancers]
+        assert len(places) == len(set(places))  # all have port 80
+        slices_ = (await w.client.list(SLICES, "default")).items
+        told_of = {o.labels["kubernetes.io/service-name"] for o in slices_}
+        assert told_of == {"kubernetes", *(s.name for s in mine)}
+        since = w.store.revision
+        await asyncio.sleep(120)
+        assert set(w.writes(since)) <= {"leases.coordination.k8s.io", "nodes"}
 
     run(scenario)
 

@@ -27,7 +27,8 @@ class View:
 
 
 class EndpointsController:
-    """Keeps one Endpoints object per Service, up to a thousand addresses."""
+    """Keeps one Endpoints object per Service, up to a thousand addresses. Endpoints go with their
+    Service, also those a user wrote; those that never had one are the user's own affair."""
 
     name = "endpoint-controller"
     workers = 4
@@ -39,6 +40,7 @@ class EndpointsController:
         self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
             "services": backends.SERVICE_INDEXES, "pods": backends.POD_INDEXES,
         }  # fmt: skip
+        self._served: set[Key] = set()  # services that were seen
 
     @staticmethod
     def _keys_of_endpoints(obj: Obj, _caches: Caches) -> Iterable[Key]:
@@ -48,8 +50,12 @@ class EndpointsController:
         service = caches["services"].get(key.namespace, key.name)
         held = caches["endpoints"].get(key.namespace, key.name)
         if service is None:
-            managed = held is not None and held.labels.get(MANAGED_LABEL) == _MANAGER
-            return View(None, (), held.body) if managed and held else None
+            if held is None:
+                self._served.discard(key)
+                return None
+            ours = key in self._served or held.labels.get(MANAGED_LABEL) == _MANAGER
+            return View(None, (), held.body) if ours else None
+        self._served.add(key)
         if not backends.has_selector(service):
             return None
         pods = tuple(p.body for p in backends.pods_of(service, caches))

@@ -83,6 +83,10 @@ def endpoints(body: Body) -> None:
 
 
 def endpoint_slice(body: Body) -> None:
+    if body.get("endpoints") is None:
+        body["endpoints"] = []  # always told, also where there are none
+    if body.get("ports") is None:
+        body["ports"] = []
     for port in body.get("ports") or ():
         port.setdefault("name", "")
         _fill(port, protocol="TCP")
