@@ -347,6 +347,10 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _rule("list delete", "core", "pods"),
         _EVENTS,
     ),
+    "network-policy-controller": (
+        _rule(_READ, "core", "namespaces pods"),
+        _rule(_READ, "networking.k8s.io", "networkpolicies"),
+    ),
     "ttl-after-finished-controller": (
         _rule("get list watch delete", "batch", "jobs"), _EVENTS,
     ),

@@ -191,6 +191,9 @@ class Daemon:
             assert self._plane is not None
             self._network = NodeNetwork(self._plane, [*spaces.values()], address=self.place.address)
             await self._network.start()
+            for node in self.nodes:
+                if isinstance(node.runtime, NativeRuntime):
+                    node.runtime.guard = self._network.policies.guard
         else:
             for index, name in enumerate(names, 1):
                 self._add_node(name, index, FakeRuntime(self.clock, pod_cidr=pod_network(index)), 0)

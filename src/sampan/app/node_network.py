@@ -12,11 +12,17 @@ from sampan.client.cache import Caches
 from sampan.control.events import Recorder
 from sampan.network.dns.service import ClusterDns
 from sampan.network.outside import Outside
+from sampan.network.policy.enforcer import Enforcer, NodePolicies
+from sampan.network.policy.model import NamedPort, Pod
+from sampan.network.policy.rules import Alias
+from sampan.network.policy.rules import Facts as PolicyFacts
 from sampan.network.proxy import NodeRules, Proxy
 from sampan.network.rules import Facts
 from sampan.node.runtime.native.nodes import (
+    API_ADDRESS,
     DNS_ADDRESS,
     DNS_ENDPOINT,
+    GATEWAY,
     PODS,
     SERVICE_ADDRESS,
     SERVICES,
@@ -49,7 +55,8 @@ class NodeNetwork:
             plane.client(controller_user("coredns")), spaces, (DNS_ADDRESS, DNS_ENDPOINT),
             clock=plane.clock, networks=_NETWORKS,
         )  # fmt: skip
-        self._parts: tuple[Part, ...] = (_proxy(plane, spaces, address), dns)
+        self.policies = _policies(plane, spaces)
+        self._parts: tuple[Part, ...] = (_proxy(plane, spaces, address), dns, self.policies)
 
     async def start(self) -> None:
         await asyncio.gather(*(p.start() for p in self._parts))
@@ -78,3 +85,24 @@ def _proxy(plane: ControlPlane, spaces: Sequence[Space], address: str) -> Proxy:
         address=address, spaces={s.name: s for s in spaces}, rng=plane.rng, failed=failed
     )
     return Proxy(caches, plane.engine.caches["pods"], rules, outside=outside, recorder=recorder)
+
+
+# Cluster DNS as policies know it: by the labels its pods have elsewhere.
+_DNS = Pod(
+    "kube-system", "kube-dns", {"k8s-app": "kube-dns"}, (DNS_ENDPOINT,),
+    ports=(NamedPort("dns", "udp", 53), NamedPort("dns-tcp", "tcp", 53)),
+)  # fmt: skip
+_ALIASES = (
+    Alias(SERVICE_ADDRESS, "tcp", 443, API_ADDRESS, 6443),
+    Alias(DNS_ADDRESS, "udp", 53, DNS_ENDPOINT, 53),
+    Alias(DNS_ADDRESS, "tcp", 53, DNS_ENDPOINT, 53),
+)
+
+
+def _policies(plane: ControlPlane, spaces: Sequence[Space]) -> Enforcer:
+    nodes = [
+        NodePolicies(s, PolicyFacts(s.name, (node_address(s.index), GATEWAY), _ALIASES))
+        for s in spaces
+    ]
+    client = plane.client(controller_user("network-policy-controller"))
+    return Enforcer(client, nodes, served=(_DNS,))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from functools import cache
 from typing import Any
 
@@ -33,12 +32,11 @@ def _library() -> Any:
 
 
 class Nft:
-    """One handle, of the network namespace of the thread that makes it. Calls must come from
-    threads of that namespace; they wait for each other."""
+    """One handle, of the network namespace of the thread that makes it. Calls must come one at a
+    time, from threads of that namespace."""
 
     def __init__(self) -> None:
         self._library = _library()
-        self._lock = threading.Lock()  # a call goes on when the task that waits for it is cancelled
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftError("libnftables gives no context")
@@ -48,18 +46,14 @@ class Nft:
 
     def run(self, commands: str) -> str:
         """What was printed. Raises NftError."""
-        with self._lock:
-            if not self._context:
-                raise NftError("the handle is closed")
-            code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
-            output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
-            error: bytes = self._library.nft_ctx_get_error_buffer(self._context)
+        code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+        error: bytes = self._library.nft_ctx_get_error_buffer(self._context)
         if code:
             raise NftError(error.decode(errors="replace").strip()[:2000])
         return output.decode()
 
     def close(self) -> None:
-        with self._lock:
-            if self._context:
-                self._library.nft_ctx_free(self._context)
-                self._context = None
+        if self._context:
+            self._library.nft_ctx_free(self._context)
+            self._context = None

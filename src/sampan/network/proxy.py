@@ -60,14 +60,13 @@ class Space(Listens, Protocol):
 class NodeRules:
     """The kernel of one node: what is claimed of it, what it holds."""
 
-    def __init__(self, space: Space, facts: Facts, *, nft: Callable[[], Nft] = Nft) -> None:
+    def __init__(self, space: Space, facts: Facts) -> None:
         self.space = space
         self.facts = facts
         self.health = HealthChecks(space)
         self.checks: dict[int, Check] = {}
         self._claims: Claims[Entry] = Claims()
         self._dirty: set[Vip] = set()
-        self._open = nft
         self._nft: Nft | None = None
         self._table: ruleset.Table | None = None  # None: what the kernel holds is not known
 
@@ -86,16 +85,14 @@ class NodeRules:
         """From what the kernel holds, or, where that cannot be taken over, anew: in one
         transaction either way."""
         if self._nft is None:
-            self._nft = await self.space.run(self._open)
+            self._nft = await self.space.run(Nft)
         held = await self.space.run(self._held)
         table = held if held is not None else ruleset.Table()
         self._dirty = self._claims.vips() | {*table.rows}
         await self._change(table, ruleset.create(self.facts) if held is None else "")
         if held is not None:
             # What changed while nobody looked is not known.
-            self._table = None
             await self._forget({vip: r.places for vip, r in table.rows.items()}, table)
-            self._table = table
 
     def _held(self) -> ruleset.Table | None:
         assert self._nft is not None
@@ -127,10 +124,9 @@ class NodeRules:
             assert self._nft is not None
             await self.space.run(self._nft.run, commands)
         table.put(changes)
-        if not prefix:
-            self._table = None  # until that is done, too
-            await self._forget(moved, table)
         self._table = table
+        if not prefix:
+            await self._forget(moved, table)
 
     async def _forget(
         self, moved: Mapping[Vip, frozenset[tuple[str, int]]], table: ruleset.Table
@@ -154,7 +150,7 @@ class NodeRules:
     async def close(self) -> None:
         self.health.close()
         if self._nft is not None:
-            await self.space.run(self._nft.close)  # may have to wait for a call under way
+            self._nft.close()
             self._nft = None
 
 

@@ -9,6 +9,7 @@ from sampan.api.rules import (
     addresses,
     defaults,
     ingress,
+    policies,
     prepare,
     service_fields,
     services,
@@ -43,6 +44,7 @@ _INGRESS_CLASS = Rules(
     validate=ingress.validate_class,
     validate_update=ingress.validate_class_update,
 )
+_NETWORK_POLICY = Rules(default=policies.default, validate=policies.validate)
 _IP_ADDRESS = Rules(validate=addresses.ip_address, validate_update=addresses.ip_address_update)
 _SERVICE_CIDR = Rules(
     prepare_create=prepare.drop_status,
@@ -82,6 +84,12 @@ KINDS: tuple[ResourceType, ...] = (
         singular="ingressclass", namespaced=False, has_generation=True,
         definition="io.k8s.api.networking.v1.IngressClass", fields=fields(),
         columns=network.INGRESS_CLASS, rules=_INGRESS_CLASS,
+    ),
+    ResourceType(
+        group="networking.k8s.io", kind="NetworkPolicy", plural="networkpolicies",
+        singular="networkpolicy", short_names=("netpol",), has_generation=True,
+        definition="io.k8s.api.networking.v1.NetworkPolicy", fields=fields(),
+        columns=network.NETWORK_POLICY, rules=_NETWORK_POLICY,
     ),
     ResourceType(
         group="networking.k8s.io", kind="IPAddress", plural="ipaddresses",

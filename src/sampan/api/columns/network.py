@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sampan.api.columns.cells import AGE, NAME, NONE, UNSET, dig, text
 from sampan.api.obj import Body
 from sampan.api.resource import Column
-from sampan.lib.selectors import format_labels
+from sampan.lib.selectors import format_label_selector, format_labels
 
 
 def _external_ip(body: Body, _now: float) -> str:
@@ -118,6 +118,16 @@ def _parent(body: Body, _now: float) -> str:
              parent.get("name"))  # fmt: skip
     return "/".join(p for p in parts if p)
 
+
+NETWORK_POLICY = (
+    NAME,
+    Column(
+        "Pod-Selector",
+        lambda body, _now: format_label_selector(dig(body, "spec.podSelector", {})),
+        description="Which pods it is about.",
+    ),
+    AGE,
+)
 
 IP_ADDRESS = (NAME, Column("ParentRef", _parent, description="What the address belongs to."))
 

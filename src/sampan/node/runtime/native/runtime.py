@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,6 +63,8 @@ class NativeRuntime:
         self, space: Space, *, root: Path, images: ImageStore, clock: Clock | None = None,
         binary: str = "",
     ) -> None:  # fmt: skip
+        # Awaited with a pod's address before anything of the pod runs. Raises TimeoutError.
+        self.guard: Callable[[str, str, str, str], Awaitable[None]] | None = None
         self._space = space
         self._root = root / "run" / space.name
         self._images = images
@@ -101,6 +103,7 @@ class NativeRuntime:
                 held = read_json(sub)
                 if held is not None:
                     self._adopt(Container.load(sub.parent, held, sandbox))
+        await asyncio.gather(*(self._guard(s) for s in self._sandboxes.values() if s.ready))
 
     def _adopt(self, container: Container) -> None:
         self._containers[container.id] = container
@@ -193,9 +196,11 @@ class NativeRuntime:
         sandbox = Sandbox(path, spec, ips=(address,) if address else (self._own_address,))
         sandbox.created_at = self._clock.now()
         try:
-            await self._space.run(self._prepare_sandbox, sandbox)
+            await asyncio.gather(
+                self._space.run(self._prepare_sandbox, sandbox), self._guard(sandbox)
+            )
             await self._space.run(self._start_sandbox, sandbox, address)
-        except OSError as e:
+        except (OSError, TimeoutError) as e:
             self._addresses.discard(address)
             if sandbox.pid:
                 os.kill(sandbox.pid, signal.SIGKILL)
@@ -205,6 +210,13 @@ class NativeRuntime:
         sandbox.ready = True
         self._watch_pause(sandbox)
         return sandbox.state()
+
+    async def _guard(self, sandbox: Sandbox) -> None:
+        spec = sandbox.spec
+        if self.guard is not None and not spec.host_network:
+            await asyncio.gather(
+                *(self.guard(spec.namespace, spec.name, spec.uid, ip) for ip in sandbox.ips)
+            )
 
     @staticmethod
     def _start_sandbox(sandbox: Sandbox, address: str) -> None:
