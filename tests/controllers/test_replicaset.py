@@ -133,6 +133,17 @@ def test_orphans_are_adopted_and_strangers_released() -> None:
     assert len(pods(w)) == 3  # the released one is replaced
 
 
+def test_what_has_ended_is_not_released() -> None:
+    w, c = world(1)
+    w.step(c, KEY)
+    (pod,) = pods(w)
+    labels = {"metadata": {**pod.meta, "labels": {"app": "other"}}, "status": {"phase": "Failed"}}
+    w.objects[pod.key] = {**pod.body, **labels}
+    w.step(c, KEY)
+    assert w.objects[pod.key]["metadata"]["ownerReferences"] != []
+    assert len(pods(w)) == 2
+
+
 def test_a_set_being_deleted_creates_nothing() -> None:
     w, c = world()
     w.objects[KEY]["metadata"]["deletionTimestamp"] = rfc3339(w.now)

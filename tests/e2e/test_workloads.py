@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sampan.testing.e2e import Cluster
+from sampan.testing.e2e import Cluster, kubectl_path, sampan
 
 MANIFESTS = Path(__file__).parents[2] / "examples"
 NS = "workloads"
@@ -218,3 +218,31 @@ def test_claims_follow_their_pods(ns: Cluster) -> None:
     ns.kubectl("scale", *NAMED, "sts/db", "--replicas=0")
     ns.until("the claim is gone", lambda: "data-db-0" not in ns.kubectl("get", "pvc", *NAMED),
              timeout=90)  # fmt: skip
+
+
+def test_a_daemon_on_three_nodes(tmp_path: Path, stand_ins: Path) -> None:
+    """Every node has one; a taint drives it away, its end brings it back."""
+    own = Cluster(tmp_path / "data", tmp_path / "kubeconfig", kubectl_path())
+    try:
+        sampan(
+            "up", "--name", "three", "--data-dir", str(own.data_dir), "--nodes", "3", "--port", "0",
+            "--no-uplink", "--kubeconfig", str(own.kubeconfig),
+        )  # fmt: skip
+        own.sampan("image", "load", str(stand_ins))
+        own.kubectl("create", "ns", NS)
+        own.kubectl("apply", "-f", "-", stdin=json.dumps(workload("DaemonSet", "ds")))
+        rolled_out(own, "ds/ds")
+
+        def nodes() -> list[str]:
+            found = own.get("pods", *NAMED)["items"]
+            return sorted(p["spec"].get("nodeName", "") for p in found if is_ready(p))
+
+        every = sorted(n["metadata"]["name"] for n in own.get("nodes")["items"])
+        assert len(every) == 3
+        own.until("every node has a daemon", lambda: nodes() == every)
+        own.kubectl("taint", "node", every[1], "away=yes:NoExecute")
+        own.until("it left the tainted node", lambda: nodes() == [every[0], every[2]])
+        own.kubectl("taint", "node", every[1], "away-")
+        own.until("it is back", lambda: nodes() == every)
+    finally:
+        sampan("down", "--purge", "--data-dir", str(own.data_dir))

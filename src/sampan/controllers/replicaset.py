@@ -129,7 +129,8 @@ class ReplicaSetController:
         deleting = "deletionTimestamp" in meta
         mine = [p for p in view.owned if selector.matches(p.labels)]
         if not deleting:
-            actions += [_release(p, meta["uid"]) for p in view.owned if p not in mine]
+            strange = [p for p in view.owned if p not in mine and podlib.is_active(p.body)]
+            actions += [_release(p, meta["uid"]) for p in strange]
             actions += [self._adopt(p, rs) for p in view.adoptable]
             mine += view.adoptable
         active = [p.body for p in mine if podlib.is_active(p.body)]
