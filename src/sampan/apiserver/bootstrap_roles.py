@@ -5,6 +5,7 @@ Compact declarations; ``objects()`` makes API objects of them. A new controller 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sampan.api.obj import Body
@@ -426,8 +427,10 @@ def _with_reads(rules: tuple[Body, ...]) -> tuple[Body, ...]:
     return (*rules, *extra)
 
 
+@cache
 def objects() -> list[Body]:
-    """All of them, in the order to create them: roles before the bindings that name them."""
+    """All of them, in the order to create them: roles before the bindings that name them. Shared:
+    not to be edited."""
     edit = (*_EDIT, *_VIEW)
     roles = [_role(name, rules) for name, rules in _CLUSTER_ROLES.items()]
     roles += [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -43,13 +44,64 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """The running loop's time, as if it had started at START."""
+    """The running loop's time, as if it had been START when that time was *began*."""
+
+    def __init__(self, began: float = 0.0) -> None:
+        self._offset = START - began
 
     def now(self) -> float:
-        return START + asyncio.get_running_loop().time()
+        return self._offset + asyncio.get_running_loop().time()
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     """Run *main* to its end in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+class _Step(selectors.DefaultSelector):
+    """Waits as others do, except while the loop's time is being moved on."""
+
+    loop: SteppedLoop
+
+    def select(self, timeout: float | None = None) -> Any:
+        loop = self.loop
+        if loop.left <= 0 or timeout == 0:
+            return super().select(timeout)
+        ready = super().select(0)
+        if ready:
+            return ready
+        step = loop.left if timeout is None else min(timeout, loop.left)
+        loop.skipped += step
+        loop.left -= step
+        if loop.left <= 0:
+            loop.call_soon(loop.arrived.set)
+        return []
+
+
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """Real time that can be moved on: what was to happen in the time skipped happens in its order.
+
+    Sockets and threads work. What happens elsewhere - another thread, a client's process - takes
+    its real time: it is not waited for while time is skipped.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+        self.left = 0.0  # still to be skipped
+        self.arrived = asyncio.Event()
+        self._began = time.monotonic()
+        selector = _Step()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return time.monotonic() - self._began + self.skipped
+
+    async def advance(self, seconds: float) -> None:
+        """Returns when so much time has gone by."""
+        if seconds <= 0:
+            return
+        self.arrived.clear()
+        self.left = seconds
+        await self.arrived.wait()

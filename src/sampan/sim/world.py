@@ -104,10 +104,10 @@ class World:
 
     plane: ControlPlane
 
-    def __init__(self, *, seed: int = 0, faults: Faults = NONE) -> None:
+    def __init__(self, *, seed: int = 0, faults: Faults = NONE, clock: Clock | None = None) -> None:
         self.seed = seed
         self.faults = faults
-        self.clock = JumpingClock(VirtualClock())
+        self.clock = JumpingClock(clock or VirtualClock())
         self.store = ObservedStore()
         self.nodes: dict[str, SimNode] = {}
         self.deaths = 0
