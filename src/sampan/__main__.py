@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 
 def main() -> int:
@@ -18,7 +19,14 @@ def main() -> int:
         return cleanup(argv[1])
     from sampan.cli.main import main as command
 
-    return command(argv)
+    return command(argv, simulate=_simulate)
+
+
+def _simulate(path: Path, output: Path | None, seed: int | None) -> int:
+    """``sampan simulate``: worlds lie above the command, so that it is given them from here."""
+    from sampan.sim.play import simulate
+
+    return simulate(path, output, seed)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.lib.duration import human
+from sampan.lib.duration import human, parse
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 YEAR = 365 * DAY
@@ -38,3 +38,17 @@ YEAR = 365 * DAY
 )
 def test_human(seconds, text):
     assert human(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("1h30m", 5400), ("250ms", 0.25), ("1.5h", 5400), ("2d", 172800), ("-5s", -5)],
+)
+def test_what_people_write_is_read(text: str, seconds: float) -> None:
+    assert parse(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "1h x", "--1s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse(text)

@@ -38,7 +38,10 @@ def _port(text: str) -> int:
     return value
 
 
-def parser() -> argparse.ArgumentParser:
+Simulate = Callable[[Path, Path | None, int | None], int]  # scenario, output, seed -> exit code
+
+
+def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
     root = _Parser(prog="sampan", description="Kubernetes, whole, in one small program.")
     commands = root.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=_Parser
@@ -82,7 +85,17 @@ def parser() -> argparse.ArgumentParser:
     rm.set_defaults(run=_image_rm)
     for p in (load, ls, rm):
         _place_options(p)
+<<<<<<< HEAD
     _snapshots(commands)
+=======
+    if simulate is not None:
+        told = "play a scenario in virtual time, and report what happened"
+        sim = commands.add_parser("simulate", help=told, description=told)
+        sim.add_argument("scenario", type=Path, metavar="SCENARIO.yaml")
+        sim.add_argument("--output", type=Path, metavar="DIR", help="write report.txt, pods.svg")
+        sim.add_argument("--seed", type=int, help="instead of the scenario's own")
+        sim.set_defaults(run=lambda args: simulate(args.scenario, args.output, args.seed))
+>>>>>>> 85505bb (sampan simulate: scenarios in virtual time, a report and a plot)
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return root
 
@@ -174,10 +187,10 @@ def _version(_args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], *, simulate: Simulate | None = None) -> int:
     """Run one command; the exit code. Problems are one line on stderr."""
     try:
-        args = parser().parse_args(argv)
+        args = parser(simulate).parse_args(argv)
         return int(args.run(args))
     except Failed as e:
         print(f"sampan: {e}", file=sys.stderr)

@@ -1,6 +1,21 @@
-"""Durations as Kubernetes prints them for people."""
+"""Durations as Kubernetes prints them for people, and as people write them."""
 
 from __future__ import annotations
+
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse(text: str) -> float:
+    """Seconds of ``90s``, ``1h30m``, ``-1.5h``, ``250ms``, ``2d``. Raises ValueError."""
+    sign = -1.0 if text.startswith("-") else 1.0
+    rest = text.removeprefix("-")
+    parts = _PART.findall(rest)
+    if not parts or "".join(n + u for n, u in parts) != rest:
+        raise ValueError(f"{text!r} is not a duration")
+    return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def human(seconds: float) -> str:
