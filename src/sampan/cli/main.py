@@ -85,9 +85,7 @@ def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
     rm.set_defaults(run=_image_rm)
     for p in (load, ls, rm):
         _place_options(p)
-<<<<<<< HEAD
     _snapshots(commands)
-=======
     if simulate is not None:
         told = "play a scenario in virtual time, and report what happened"
         sim = commands.add_parser("simulate", help=told, description=told)
@@ -95,7 +93,6 @@ def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
         sim.add_argument("--output", type=Path, metavar="DIR", help="write report.txt, pods.svg")
         sim.add_argument("--seed", type=int, help="instead of the scenario's own")
         sim.set_defaults(run=lambda args: simulate(args.scenario, args.output, args.seed))
->>>>>>> 85505bb (sampan simulate: scenarios in virtual time, a report and a plot)
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return root
 
