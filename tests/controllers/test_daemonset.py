@@ -469,9 +469,9 @@ def test_a_taken_name_of_a_revision_raises_the_collision_count() -> None:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("plan"), st.just(0)),
-        st.tuples(st.sampled_from(["ready", "gone", "fail", "lose", "taint", "free"]),
-                  st.integers(0, 4)),
+        st.tuples(st.sampled_from(["plan", "plan", "plan", "ready", "gone", "fail", "lose",
+                                   "taint", "free", "extra"]), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["all ready", "all gone"]), st.just(0)),
         st.tuples(st.just("image"), st.integers(1, 3)),
         st.tuples(st.just("later"), st.integers(1, 10)),
     ),
@@ -496,6 +496,12 @@ def happen(w: World, what: str, n: int) -> None:
     elif what == "lose":
         for pod in w.on(name):
             del w.objects[pod.key]
+    elif what == "all ready":
+        w.ready()
+    elif what == "all gone":
+        w.gone()
+    elif what == "extra" and name in w.node_names:
+        w.add("pods", {"metadata": {"labels": {"app": "d"}}, "spec": {"nodeName": name}})
     elif what == "taint" and name in w.node_names:
         w.taint(name, "NoExecute")
     elif what == "free" and name in w.node_names:
@@ -534,19 +540,29 @@ def check_step(w: World, actions: list[Any], before: list[Obj], surge: int, down
         assert dark + len(disrupted) <= down, "maxUnavailable is broken"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     nodes=st.integers(1, 5), most=st.integers(1, 3), surge=st.booleans(),
-    minimum=st.sampled_from([0, 5]), steps=STEPS,
+    minimum=st.sampled_from([0, 5]), settled=st.booleans(), steps=STEPS,
 )  # fmt: skip
 def test_random_histories(
-    nodes: int, most: int, surge: bool, minimum: int, steps: list[tuple[str, int]]
+    nodes: int,
+    most: int,
+    surge: bool,
+    minimum: int,
+    settled: bool,
+    steps: list[tuple[str, int]],
 ) -> None:
     """One daemon per node (two while surging), never more nodes without one by the controller's own
     hand than maxUnavailable allows; in the end it converges and writes nothing more."""
     strategy = rolling(0, most) if surge else rolling(most, 0)
     w = World(nodes, updateStrategy=strategy, minReadySeconds=minimum)
     w.graceful = True
+    for _ in range(4 if settled else 0):
+        w.ready()
+        w.now += 10
+        w.turn()
+    w.image("v9")
     for what, n in steps:
         if what != "plan":
             happen(w, what, n)

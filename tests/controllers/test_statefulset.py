@@ -612,18 +612,15 @@ def test_a_claim_of_another_controller_is_left_alone() -> None:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("plan"), st.just(0)),
-        st.tuples(st.just("ready"), st.integers(0, 5)),
-        st.tuples(st.just("gone"), st.integers(0, 5)),
-        st.tuples(st.just("fail"), st.integers(0, 5)),
-        st.tuples(st.just("lose"), st.integers(0, 5)),
+        st.tuples(st.sampled_from(["plan", "plan", "plan", "ready", "gone", "fail", "lose"]),
+                  st.integers(0, 5)),
+        st.tuples(st.sampled_from(["all ready", "all gone"]), st.just(0)),
         st.tuples(st.just("image"), st.integers(1, 3)),
-        st.tuples(st.just("scale"), st.integers(0, 5)),
-        st.tuples(st.just("partition"), st.integers(0, 5)),
+        st.tuples(st.sampled_from(["scale", "partition"]), st.integers(0, 5)),
         st.tuples(st.just("later"), st.integers(1, 10)),
     ),
     max_size=60,
-)
+)  # fmt: skip
 
 
 def up(w: World, pod: Obj) -> bool:
@@ -642,6 +639,10 @@ def happen(w: World, what: str, n: int) -> None:
         w.phase(name, "Failed")
     elif what == "lose" and name in w.pods():
         del w.objects[Key("pods", "default", name)]
+    elif what == "all ready":
+        w.ready()
+    elif what == "all gone":
+        w.gone()
     elif what == "image":
         w.change(template=template(f"v{n}"))
     elif what == "scale":
@@ -675,6 +676,8 @@ def check_step(w: World, actions: list[Any], before: dict[str, Obj], *, ordered:
                 assert all(n in before and up(w, before[n]) for n in wanted)
                 higher = [n for n in before if n not in wanted and int(n[4:]) > int(name[4:])]
                 assert not higher, "scaled down out of order"
+                leaving = [n for n, p in before.items() if n not in wanted and p.is_deleting]
+                assert not leaving, "two leave at once"
             continue
         revision = before[name].labels.get(history.POD_HASH)
         assert revision != w.status["updateRevision"], "removed although up to date"
@@ -689,13 +692,19 @@ def check_step(w: World, actions: list[Any], before: dict[str, Obj], *, ordered:
         assert not made, "more than one thing at a time"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     replicas=st.integers(0, 4), policy=st.sampled_from(["OrderedReady", "Parallel"]),
-    unavailable=st.integers(1, 3), minimum=st.sampled_from([0, 5]), steps=STEPS,
+    unavailable=st.integers(1, 3), minimum=st.sampled_from([0, 5]), settled=st.booleans(),
+    steps=STEPS,
 )  # fmt: skip
 def test_random_histories(
-    replicas: int, policy: str, unavailable: int, minimum: int, steps: list[tuple[str, int]]
+    replicas: int,
+    policy: str,
+    unavailable: int,
+    minimum: int,
+    settled: bool,
+    steps: list[tuple[str, int]],
 ) -> None:
     """Never two pods of one ordinal, everything in order, never more down by the controller's own
     hand than maxUnavailable; in the end it converges and writes nothing more."""
@@ -704,6 +713,11 @@ def test_random_histories(
         minReadySeconds=minimum,
     )  # fmt: skip
     w.graceful = True
+    for _ in range(30 if settled else 0):
+        w.ready()
+        w.now += 10
+        w.turn()
+    w.change(template=template("v9"))
     for what, n in steps:
         if what != "plan":
             happen(w, what, n)

@@ -29,7 +29,7 @@ def test_the_seeds_stateful_set(cluster: Cluster) -> None:
     try:
         cluster.kubectl("apply", "-f", str(MANIFESTS / "statefulset.yaml"))
         said = cluster.kubectl("rollout", "status", *ns, "sts/nginx-sts", WAIT, timeout=150)
-        assert "partitioned roll out complete" in said or "rolling update complete 3 pods" in said
+        assert "partitioned roll out complete: 3 new pods have been updated" in said
         table = rows(cluster.kubectl("get", "sts", *ns, "-owide"))
         assert table[0] == ["NAME", "READY", "AGE", "CONTAINERS", "IMAGES"]
         assert table[1][:2] == ["nginx-sts", "3/3"]
@@ -102,14 +102,14 @@ def ns(cluster: Cluster) -> Iterator[Cluster]:
         workload("StatefulSet", "sts", replicas=2, serviceName="sts"),
         workload("DaemonSet", "ds"),
     ]
-    cluster.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, objects)))
+    cluster.kubectl("apply", "-f", "-", stdin="\n".join(map(json.dumps, objects)))
     yield cluster
     cluster.kubectl("delete", "ns", NS, timeout=180)
 
 
 def rolled_out(ns: Cluster, target: str) -> None:
     said = ns.kubectl("rollout", "status", *NAMED, target, WAIT, timeout=150)
-    assert re.search("successfully rolled out|rolling update complete", said), said
+    assert re.search("successfully rolled out|partitioned roll out complete", said), said
 
 
 def environment(ns: Cluster, name: str) -> set[str]:

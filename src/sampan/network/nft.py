@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from functools import cache
 from typing import Any
 
@@ -32,11 +33,12 @@ def _library() -> Any:
 
 
 class Nft:
-    """One handle, of the network namespace of the thread that makes it. Calls must come one at a
-    time, from threads of that namespace."""
+    """One handle, of the network namespace of the thread that makes it. Calls must come from
+    threads of that namespace; they wait for each other."""
 
     def __init__(self) -> None:
         self._library = _library()
+        self._lock = threading.Lock()  # a call goes on when the task that waits for it is cancelled
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftError("libnftables gives no context")
@@ -46,14 +48,18 @@ class Nft:
 
     def run(self, commands: str) -> str:
         """What was printed. Raises NftError."""
-        code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
-        output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
-        error: bytes = self._library.nft_ctx_get_error_buffer(self._context)
+        with self._lock:
+            if not self._context:
+                raise NftError("the handle is closed")
+            code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+            output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+            error: bytes = self._library.nft_ctx_get_error_buffer(self._context)
         if code:
             raise NftError(error.decode(errors="replace").strip()[:2000])
         return output.decode()
 
     def close(self) -> None:
-        if self._context:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
+        with self._lock:
+            if self._context:
+                self._library.nft_ctx_free(self._context)
+                self._context = None

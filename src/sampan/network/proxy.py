@@ -60,13 +60,14 @@ class Space(Listens, Protocol):
 class NodeRules:
     """The kernel of one node: what is claimed of it, what it holds."""
 
-    def __init__(self, space: Space, facts: Facts) -> None:
+    def __init__(self, space: Space, facts: Facts, *, nft: Callable[[], Nft] = Nft) -> None:
         self.space = space
         self.facts = facts
         self.health = HealthChecks(space)
         self.checks: dict[int, Check] = {}
         self._claims: Claims[Entry] = Claims()
         self._dirty: set[Vip] = set()
+        self._open = nft
         self._nft: Nft | None = None
         self._table: ruleset.Table | None = None  # None: what the kernel holds is not known
 
@@ -85,14 +86,16 @@ class NodeRules:
         """From what the kernel holds, or, where that cannot be taken over, anew: in one
         transaction either way."""
         if self._nft is None:
-            self._nft = await self.space.run(Nft)
+            self._nft = await self.space.run(self._open)
         held = await self.space.run(self._held)
         table = held if held is not None else ruleset.Table()
         self._dirty = self._claims.vips() | {*table.rows}
         await self._change(table, ruleset.create(self.facts) if held is None else "")
         if held is not None:
             # What changed while nobody looked is not known.
+            self._table = None
             await self._forget({vip: r.places for vip, r in table.rows.items()}, table)
+            self._table = table
 
     def _held(self) -> ruleset.Table | None:
         assert self._nft is not None
@@ -124,9 +127,10 @@ class NodeRules:
             assert self._nft is not None
             await self.space.run(self._nft.run, commands)
         table.put(changes)
-        self._table = table
         if not prefix:
+            self._table = None  # until that is done, too
             await self._forget(moved, table)
+        self._table = table
 
     async def _forget(
         self, moved: Mapping[Vip, frozenset[tuple[str, int]]], table: ruleset.Table
@@ -150,7 +154,7 @@ class NodeRules:
     async def close(self) -> None:
         self.health.close()
         if self._nft is not None:
-            self._nft.close()
+            await self.space.run(self._nft.close)  # may have to wait for a call under way
             self._nft = None
 
 
