@@ -135,6 +135,7 @@ def _suits(volume: Body, claim: Body) -> bool:
         "deletionTimestamp" not in volume["metadata"]
         and capacity(volume) >= asked(claim)
         and mode_of(volume) == mode_of(claim)
+        and has_modes(volume, claim)
         and (volume["spec"].get(attributes) or "") == (claim["spec"].get(attributes) or "")
     )
 
@@ -146,7 +147,6 @@ def _is_free(volume: Body, claim: Body) -> bool:
         not volume["spec"].get("claimRef")
         and (volume.get("status") or {}).get("phase") == "Available"
         and class_of(volume) == class_of(claim)
-        and has_modes(volume, claim)
         and (not selector or from_label_selector(selector).matches(labels))
     )
 

@@ -165,6 +165,7 @@ class Claims:
                 return await self._disks.ensure(
                     name, size=storage.capacity(volume), image=image,
                     block=storage.mode_of(volume) == "Block", alone=alone,
+                    options=tuple(spec.get("mountOptions") or ()),
                 )  # fmt: skip
             for kind in ("local", "hostPath"):
                 if kind in spec:

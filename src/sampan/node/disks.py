@@ -42,11 +42,12 @@ class Disks:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def ensure(
-        self, name: str, *, size: int, image: bool, block: bool, alone: bool
-    ) -> tuple[str, bool]:
+        self, name: str, *, size: int, image: bool, block: bool, alone: bool,
+        options: tuple[str, ...] = (),
+    ) -> tuple[str, bool]:  # fmt: skip
         """(path of the volume, whether it has its size): made when it is not there, mounted, grown.
         size: bytes, of images. image: the size is enforced. block: a device, no file system.
-        alone: nobody else uses it now. Raises DiskFailure."""
+        alone: nobody else uses it now. options: of the mount of an image. Raises DiskFailure."""
         async with self._locks.setdefault(name, asyncio.Lock()):
             path = self.root / name
             if not image:
@@ -54,7 +55,7 @@ class Disks:
                 return str(path), True
             if block:
                 return str(await self.run(_device, path, size)), True
-            done: bool = await self.run(_file_system, path, size, alone)
+            done: bool = await self.run(_file_system, path, size, alone, options)
             return str(path), done
 
     async def remove(self, name: str) -> None:
@@ -104,7 +105,7 @@ def _sparse(path: Path, size: int) -> bool:
     return fresh
 
 
-def _file_system(path: Path, size: int, alone: bool) -> bool:
+def _file_system(path: Path, size: int, alone: bool, options: tuple[str, ...]) -> bool:
     image = _image(path)
     if not image.exists():
         part = path.with_name(path.name + ".part")
@@ -114,13 +115,13 @@ def _file_system(path: Path, size: int, alone: bool) -> bool:
             file.truncate(size)
         _tool("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard", str(part))
         part.rename(image)  # from here on it is a volume; a crash before leaves nothing half made
-        _mount(path)
+        _mount(path, options)
         path.chmod(0o777)
         shutil.rmtree(path / "lost+found", ignore_errors=True)
         return True
     grows = image.stat().st_size < size or _is_behind(path)
     if not grows:
-        _mount(path)
+        _mount(path, options)
         return True
     _sparse(path, size)
     _mark(path, behind=True)
@@ -133,7 +134,7 @@ def _file_system(path: Path, size: int, alone: bool) -> bool:
         done = True
     if done:
         _mark(path, behind=False)
-    _mount(path)
+    _mount(path, options)
     return done
 
 
@@ -150,10 +151,11 @@ def _is_behind(path: Path) -> bool:
     return path.with_name(path.name + ".grow").exists()
 
 
-def _mount(path: Path) -> None:
+def _mount(path: Path, options: tuple[str, ...]) -> None:
     if not os.path.ismount(path):
         path.mkdir(parents=True, exist_ok=True)
-        _tool("mount", "-t", "ext4", "-o", "loop,nosuid,nodev", str(_image(path)), str(path))
+        given = ",".join(("loop", "nodev", *options))
+        _tool("mount", "-t", "ext4", "-o", given, str(_image(path)), str(path))
 
 
 def _grow_mounted(path: Path) -> bool:

@@ -91,7 +91,10 @@ class Volumes(Protocol):
 Grown = Callable[[Body, Body], Awaitable[None]]  # claim and volume, which has its whole size now
 
 
-async def mount_claim(claims: Claims, grown: Grown | None, pod: Body, volume: Body) -> str:
+async def mount_claim(
+    claims: Claims, grown: Grown | None, pod: Body, volume: Body,
+    warn: Callable[[str], object] = str,
+) -> str:  # fmt: skip
     """The path of a volume that stands on a claim. Raises VolumeFailure."""
     try:
         path, found, done = await claims.mount(pod, volume)
@@ -103,6 +106,10 @@ async def mount_claim(claims: Claims, grown: Grown | None, pod: Body, volume: Bo
                 f"volumes=[], failed to process volumes=[{name}]: {text}"
             )
         raise VolumeFailure(text) from failure
+    options = found.volume["spec"].get("mountOptions")
+    if options and storage.notes_of(found.volume).get(storage.SIZE_ENFORCED) != "true":
+        name = found.volume["metadata"]["name"]
+        warn(f'volume "{name}" asks for {",".join(options)}; a directory has no mount options')
     if done and grown is not None:
         with contextlib.suppress(StatusError):  # somebody wrote the claim just now: told next time
             await grown(found.claim, found.volume)
@@ -204,7 +211,7 @@ class DirectoryVolumes:
     async def _mount_one(self, context: Context, volume: Body, warn: Callable[[str], None]) -> str:
         kind = next((k for k in volume if k != "name"), "emptyDir")
         if self._claims is not None and storage.claim_name(context.pod, volume):
-            return await mount_claim(self._claims, self._grown, context.pod, volume)
+            return await mount_claim(self._claims, self._grown, context.pod, volume, warn)
         if kind == "hostPath":
             return _host_path(volume)
         if kind == "emptyDir":
