@@ -670,7 +670,63 @@ def test_causes_carry_the_reason_clients_match_on():
     )
 
 
+def ephemeral_problems(*containers: dict[str, Any], before: tuple[Any, ...] = ()) -> list[str]:
+    old, new = copy.deepcopy(GOOD), copy.deepcopy(GOOD)
+    RULES.default(old)
+    old["spec"]["ephemeralContainers"] = [*before]
+    part = RULES.parts["ephemeralcontainers"]
+    part.take({"spec": {"ephemeralContainers": [*containers]}}, new)
+    RULES.default(new)
+    return [str(c) for c in part.validate(new, old)]
+
+
+def debugger(name: str = "d", **fields: Any) -> dict[str, Any]:
+    found = {"name": name, "image": "x", **fields}
+    body = {"spec": {"containers": [], "ephemeralContainers": [found]}}
+    RULES.default(body)
+    return found
+
+
 def test_ephemeral_containers_come_by_their_own_subresource():
-    assert problems({"ephemeralContainers": [{"name": "d", "image": "x"}]}) == [
+    body = good()
+    body["spec"]["ephemeralContainers"] = [debugger()]
+    assert [str(c) for c in RULES.validate_create(body)] == [
         "spec.ephemeralContainers: Forbidden: cannot be set on create"
     ]
+    assert RULES.validate(body) == []  # a pod that has some can still be updated
+    assert ephemeral_problems(debugger()) == []
+    assert ephemeral_problems(debugger(), debugger("e"), before=(debugger(),)) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "problem"),
+    [
+        ({"name": "A"}, "[0].name: Invalid value"),
+        ({"name": "main"}, '[0].name: Duplicate value: "main"'),
+        ({"image": ""}, "[0].image: Required value"),
+        ({"targetContainerName": "zz"}, '[0].targetContainerName: Not found: "zz"'),
+        ({"ports": [{"containerPort": 1, "protocol": "TCP"}]},
+         "[0].ports: Forbidden: cannot be set for an Ephemeral Container"),
+        ({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}},
+         "[0].lifecycle: Forbidden: cannot be set for an Ephemeral Container"),
+        ({"resources": {"limits": {"cpu": "1"}}},
+         "[0].resources: Forbidden: cannot be set for an Ephemeral Container"),
+        ({"restartPolicy": "Always"},
+         "[0].restartPolicy: Forbidden: may not be set for non-init containers"),
+    ],
+)  # fmt: skip
+def test_what_an_ephemeral_container_may_not_have(container, problem):
+    main = GOOD["spec"]["containers"][0]["name"]
+    value = {k: main if v == "main" else v for k, v in container.items()}
+    (found,) = ephemeral_problems(debugger(**value))
+    assert found.startswith("spec.ephemeralContainers" + problem.replace('"main"', f'"{main}"'))
+
+
+def test_ephemeral_containers_stay_as_they_are():
+    (gone,) = ephemeral_problems(before=(debugger(),))
+    assert gone == (
+        'spec.ephemeralContainers: Forbidden: existing ephemeral containers "d" may not be '
+        "removed\n"
+    )
+    (changed,) = ephemeral_problems(debugger(image="y"), before=(debugger(),))
+    assert 'existing ephemeral containers "d" may not be changed\n' in changed

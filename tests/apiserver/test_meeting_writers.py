@@ -107,3 +107,36 @@ def test_scaling_meets_the_controllers_writes(tmp_path: Path) -> None:
         assert error.code == 409
 
     asyncio.run(over_sqlite(tmp_path, scenario))
+
+
+def test_ephemeral_containers_are_added_to_a_pod_and_nothing_else_is_changed(
+    tmp_path: Path,
+) -> None:
+    async def scenario(_api: ApiServer, client: Client) -> None:
+        await client.create("serviceaccounts", {"metadata": {"name": "default"}}, "default")
+        pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+        made = await client.create("pods", pod, "default")
+        patch = {"metadata": {"labels": {"a": "b"}}, "spec": {
+            "nodeName": "n", "ephemeralContainers": [{"name": "d", "image": "i"}]}}  # fmt: skip
+        done = await client.patch(
+            "pods", "p", patch, "default", kind="strategic", subresource="ephemeralcontainers"
+        )
+        (added,) = done.spec["ephemeralContainers"]
+        assert (added["name"], added["imagePullPolicy"]) == ("d", "Always")
+        assert "nodeName" not in done.spec and done.labels == {}
+        assert done.meta["generation"] == made.meta["generation"] + 1
+        labelled = await client.patch("pods", "p", {"metadata": {"labels": {"x": "y"}}}, "default")
+        assert labelled.labels == {"x": "y"}
+        error = await refused(
+            client.patch("pods", "p", {"spec": {"ephemeralContainers": None}}, "default")
+        )
+        assert "pod updates may not change fields" in error.message
+        error = await refused(client.patch(
+            "pods", "p", {"spec": {"ephemeralContainers": []}}, "default",
+            subresource="ephemeralcontainers",
+        ))  # fmt: skip
+        assert error.code == 422 and "may not be removed" in error.message
+        seen = await client.get("pods", "p", "default", subresource="ephemeralcontainers")
+        assert seen.spec == labelled.spec
+
+    asyncio.run(over_sqlite(tmp_path, scenario))

@@ -39,6 +39,15 @@ def _no_warnings(_body: Body) -> list[str]:
     return []
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A subresource that changes one part of its object's desired state. take: puts that part of
+    what a client sent into a copy of the current object; validate: all problems of the change."""
+
+    take: Callable[[Body, Body], None]
+    validate: Callable[[Body, Body], list[Cause]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """Pure hooks of one kind. default and prepare edit the body given to them in place.
@@ -49,6 +58,7 @@ class Rules:
     prepare_status: on a status update take everything but status from old.
     validate / validate_update / validate_status: all problems, with field paths. validate is
     asked on creation and on update, validate_create on creation only.
+    parts: by the names of their subresources.
     warn: texts for Warning headers.
     """
 
@@ -60,6 +70,7 @@ class Rules:
     validate_update: Callable[[Body, Body], list[Cause]] = _no_causes2
     validate_status: Callable[[Body, Body], list[Cause]] = _no_causes2
     warn: Callable[[Body], list[str]] = _no_warnings
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,12 @@ def carry_over(w: Write) -> None:
 def _only_subresource(w: Write) -> None:
     """A write of ``status`` takes only the status and little of the metadata, all else stays."""
     assert w.old is not None
+    part = w.t.rules.parts.get(w.subresource)
+    if part is not None:
+        new = orjson.loads(w.old.raw)
+        part.take(w.body, new)
+        w.body = new
+        return
     body, old = w.body, w.old.body
     meta = dict(body["metadata"])
     for kept in ("labels", "ownerReferences", "generateName"):
@@ -208,7 +214,7 @@ def prepare(w: Write) -> None:
     if w.old is None:
         rules.prepare_create(w.body)
         return
-    if w.subresource:
+    if w.subresource and w.subresource not in rules.parts:
         return
     rules.prepare_update(w.body, w.old.body)
     if w.t.has_generation and _desired(w.body) != _desired(w.old.body):
@@ -242,6 +248,8 @@ def validate(w: Write) -> None:
         causes += validate_meta_update(t, body, w.old.body)
         if w.subresource == "status":
             causes += t.rules.validate_status(body, w.old.body)
+        elif w.subresource in t.rules.parts:
+            causes += t.rules.parts[w.subresource].validate(body, w.old.body)
         elif not w.subresource:
             causes += t.rules.validate(body) + t.rules.validate_update(body, w.old.body)
     told = {c.field for c in causes}

@@ -19,9 +19,10 @@ def container_path(pod: Body, container: str) -> str:
     """The field path of a container, or '' for the pod as a whole."""
     if not container:
         return ""
-    inits = {c["name"] for c in pod["spec"].get("initContainers") or ()}
-    field = "initContainers" if container in inits else "containers"
-    return f"spec.{field}{{{container}}}"
+    for field in ("initContainers", "ephemeralContainers"):
+        if any(c["name"] == container for c in pod["spec"].get(field) or ()):
+            return f"spec.{field}{{{container}}}"
+    return f"spec.containers{{{container}}}"
 
 
 def node_body(name: str) -> Body:

@@ -69,7 +69,11 @@ class PodMachine(PodState):
                 self.volumes = "mounting"
                 self.out.append(st.MountVolumes())
             return
-        if self._has_sandbox() and self._is_initialised():
+        if not self._has_sandbox():
+            return
+        for unit in self.of("ephemeral"):
+            self._keep(unit)
+        if self._is_initialised():
             for unit in self.of("main"):
                 self._keep(unit)
                 if unit.stage in (PULLING, CREATING, STARTING, HOOK) and (

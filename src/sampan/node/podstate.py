@@ -57,7 +57,7 @@ class PodState:
 
     def run(self, unit: Unit) -> None:
         unit.stage = RUNNING
-        if unit.role == "init":
+        if unit.role in ("init", "ephemeral"):
             return
         if self.spec_of(unit, "startupProbe"):
             self.out.append(st.StartProbe(unit.name, unit.id, "startup"))
@@ -66,7 +66,7 @@ class PodState:
 
     def has_started(self, unit: Unit, *, ready: bool) -> None:
         """ready: what the readiness probe starts from."""
-        if unit.role == "init":
+        if unit.role in ("init", "ephemeral"):
             return
         unit.started = True
         if self.spec_of(unit, "readinessProbe"):
@@ -106,12 +106,12 @@ class PodState:
 
     def read_spec(self) -> None:
         spec = self.pod["spec"]
-        for init, key in ((True, "initContainers"), (False, "containers")):
+        for key in ("initContainers", "containers", "ephemeralContainers"):
             for container in spec.get(key) or ():
                 name = container["name"]
                 self.specs[name] = container
                 if name not in self.units:
-                    self.units[name] = Unit(name, un.role_of(container, init=init))
+                    self.units[name] = Unit(name, un.role_of(container, key))
 
     def of(self, role: str) -> list[Unit]:
         return [u for u in self.units.values() if u.role == role]

@@ -158,8 +158,10 @@ def container_spec(
     attempt: int,
     image: Image | None = None,
     log_path: str = "",
+    joins: str = "",
 ) -> ContainerSpec:
-    """Raises RuntimeFailure (CreateContainerConfigError) for what the pod refers to and is not."""
+    """joins: the id of the container an ephemeral one wants to look into. Raises RuntimeFailure
+    (CreateContainerConfigError) for what the pod refers to and is not."""
     pod = context.pod
     env = environment(context, container)
     values = dict(env)
@@ -185,6 +187,7 @@ def container_spec(
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
+        joins=joins,
         log_path=log_path,
         labels={
             "io.kubernetes.container.name": container["name"],

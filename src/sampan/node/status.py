@@ -53,6 +53,12 @@ def pod_status(machine: PodState, now: float) -> Body:
     if inits:
         status["initContainerStatuses"] = inits
     status["containerStatuses"] = sorted(mains, key=lambda c: str(c["name"]))
+    added = [
+        container_status(machine, machine.units[c["name"]])
+        for c in spec.get("ephemeralContainers") or ()
+    ]
+    if added:
+        status["ephemeralContainerStatuses"] = sorted(added, key=lambda c: str(c["name"]))
     return status
 
 
@@ -166,8 +172,8 @@ def _conditions(machine: PodState, containers: list[Body], *, phase: str, now: f
     by_name = {c["name"]: c for c in containers}
     before = {c["type"]: c for c in machine.status.get("conditions") or ()}
     theirs = {c["type"]: c for c in (machine.pod.get("status") or {}).get("conditions") or ()}
-    inits = [u for u in machine.units.values() if u.role != "main"]
-    ready_units = [u for u in machine.units.values() if u.role != "init"]
+    inits = [u for u in machine.units.values() if u.role in ("init", "sidecar")]
+    ready_units = [u for u in machine.units.values() if u.role in ("main", "sidecar")]
     unready = [u.name for u in ready_units if not by_name[u.name]["ready"]]
 
     wanted: dict[str, tuple[str, str, str]] = {

@@ -110,9 +110,10 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{secs}s" if minutes else f"{secs}s"
 
 
-def role_of(container: Body, *, init: bool) -> str:
-    if not init:
-        return "main"
+def role_of(container: Body, kind: str) -> str:
+    """kind: the member of the PodSpec it stands in."""
+    if kind != "initContainers":
+        return "main" if kind == "containers" else "ephemeral"
     return "sidecar" if container.get("restartPolicy") == "Always" else "init"
 
 
@@ -124,6 +125,8 @@ def restarts(container: Body, pod_policy: str, exit_code: int, *, role: str) -> 
     """
     if role == "sidecar":
         return True
+    if role == "ephemeral":
+        return False
     if role == "init" and exit_code == 0:
         return False
     for rule in container.get("restartPolicyRules") or ():

@@ -38,6 +38,7 @@ from sampan.node.runtime.base import (
     SandboxState,
 )
 from sampan.node.statuswriter import StatusWriter
+from sampan.node.units import ALIVE
 from sampan.node.volumes import REFRESH, Sources, VolumeFailure, Volumes
 
 log = logging.getLogger("sampan.node")
@@ -249,6 +250,7 @@ class PodWorker:
                 attempt=what.attempt,
                 image=self._images.get(what.container),
                 log_path=self._log_path(what.container, what.attempt),
+                joins=self._target(container),
             )
             if spec.log_path:
                 _make_parent(spec.log_path)
@@ -262,6 +264,18 @@ class PodWorker:
             )
         else:
             self.tell(st.Created(what.container, what.id))
+
+    def _target(self, container: Body) -> str:
+        """The id of the container that an ephemeral one names. Raises RuntimeFailure."""
+        name = container.get("targetContainerName")
+        if not name:
+            return ""
+        unit = self.machine.units.get(name)
+        if unit is None or unit.stage not in ALIVE:
+            raise RuntimeFailure(
+                "CreateContainerConfigError", f"unable to find target container {name}"
+            )
+        return unit.id
 
     async def _start(self, what: st.StartContainer) -> None:
         try:

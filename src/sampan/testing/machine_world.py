@@ -169,7 +169,7 @@ class MachineWorld:
         return [f"{e.type} {e.reason} {e.message}" for e in self.of(st.Emit)]
 
     def container(self, name: str) -> Body:
-        for key in ("initContainerStatuses", "containerStatuses"):
+        for key in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
             for status in self.status.get(key) or ():
                 if status["name"] == name:
                     return dict(status)

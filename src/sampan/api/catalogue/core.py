@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.api.catalogue.parts import ALL, fields, flag, strict
 from sampan.api.columns import core, pod
 from sampan.api.obj import Body
-from sampan.api.resource import ResourceType, Rules
+from sampan.api.resource import Part, ResourceType, Rules
 from sampan.api.rules import core as rules
 from sampan.api.rules import defaults, podspec_defaults, prepare, warnings
 from sampan.api.rules import pod as pods
@@ -37,9 +37,11 @@ _POD = Rules(
     prepare_create=prepare.create_pod,
     prepare_update=prepare.keep_status,
     validate=pods.validate,
+    validate_create=pods.validate_create,
     validate_update=pods.validate_update,
     validate_status=pods.validate_status,
     warn=warnings.pod,
+    parts={"ephemeralcontainers": Part(pods.take_ephemeral, pods.validate_ephemeral)},
 )
 _SECRET = Rules(
     default=defaults.secret,
@@ -74,7 +76,7 @@ KINDS: tuple[ResourceType, ...] = (
     ResourceType(
         kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
         definition=f"{CORE}.Pod",
-        subresources=("attach", "binding", "exec", "log", "status"),
+        subresources=("attach", "binding", "ephemeralcontainers", "exec", "log", "status"),
         fields=fields(
             "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
             "spec.serviceAccountName", "status.phase", "status.podIP",

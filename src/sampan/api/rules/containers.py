@@ -36,6 +36,11 @@ _ONE_SOURCE = (
 _PROBE_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOK_HANDLERS = ("exec", "httpGet", "tcpSocket", "sleep")
 _NOT_FOR_INIT = "may not be set for init containers without restartPolicy=Always"
+_EPHEMERAL = "cannot be set for an Ephemeral Container"
+_NOT_FOR_EPHEMERAL = (
+    "lifecycle", "livenessProbe", "ports", "readinessProbe", "resizePolicy", "resources",
+    "restartPolicyRules", "startupProbe",
+)  # fmt: skip
 _PROPAGATION = ("Bidirectional", "HostToContainer", "None")
 
 
@@ -85,6 +90,39 @@ def init_containers(
             for member in ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe"):
                 if c.get(member) is not None:
                     found.append(forbidden(f"{at}.{member}", _NOT_FOR_INIT))
+    return found
+
+
+def ephemeral_containers(
+    path: str,
+    values: Sequence[Body],
+    volumes: Mapping[str, Body],
+    *,
+    others: Sequence[Body],
+    targets: Sequence[Body],
+) -> list[Cause]:
+    """Containers added to a pod that runs. targets: whose processes they may want to see."""
+    found: list[Cause] = []
+    seen = {c.get("name") for c in others}
+    names_of_targets = {c.get("name") for c in targets}
+    for i, c in enumerate(values):
+        at, name = f"{path}[{i}]", c.get("name") or ""
+        found += _shared(at, c, volumes)
+        if name and name in seen:
+            found.append(duplicate(f"{at}.name", name))
+        seen.add(name)
+        target = c.get("targetContainerName")
+        if target and target not in names_of_targets:
+            found.append(not_found(f"{at}.targetContainerName", target))
+        for member in _NOT_FOR_EPHEMERAL:
+            if c.get(member) not in (None, [], {}):
+                found.append(forbidden(f"{at}.{member}", _EPHEMERAL))
+        if c.get("restartPolicy") is not None:
+            found.append(forbidden(f"{at}.restartPolicy", "may not be set for non-init containers"))
+        for j, m in enumerate(c.get("volumeMounts") or ()):
+            for member in ("subPath", "subPathExpr"):
+                if m.get(member):
+                    found.append(forbidden(f"{at}.volumeMounts[{j}].{member}", _EPHEMERAL))
     return found
 
 

@@ -30,7 +30,6 @@ def _is_false(value: Any) -> bool:
 
 # Path below the PodSpec ("[]": any element) -> when its value counts as set.
 NOT_YET: dict[str, Callable[[Any], bool]] = {
-    "ephemeralContainers": _is_set,
     "evictionResponders": _is_set,
     "hostUsers": _is_false,
     "imagePullSecrets": _is_set,
@@ -87,7 +86,8 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
 # Fields something acts on, down to the depth at which NOT_YET starts to tell them apart.
 HONOURED = (
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "containers", "dnsConfig",
-    "dnsPolicy", "enableServiceLinks", "hostAliases", "hostIPC", "hostNetwork", "hostPID",
+    "dnsPolicy", "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC",
+    "hostNetwork", "hostPID",
     "hostname", "hostnameOverride", "initContainers", "nodeName", "nodeSelector", "os",
     "overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates",
     "restartPolicy", "schedulerName", "schedulingGates", "securityContext",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
-from sampan.api.rules import selection
+from sampan.api.rules import containers, selection
 from sampan.api.rules.field import (
     checked,
     forbidden,
@@ -16,6 +16,7 @@ from sampan.api.rules.field import (
     show,
 )
 from sampan.api.rules.podspec import INT32_MAX, validate_spec
+from sampan.api.rules.volumes import volumes
 from sampan.lib import names
 
 MIRROR = "kubernetes.io/config.mirror"
@@ -42,12 +43,48 @@ def validate(body: Body) -> list[Cause]:
         )
     found += validate_spec(spec, "spec", is_pod=True)
     found += _claim_names((body.get("metadata") or {}).get("name") or "", spec)
-    if spec.get("ephemeralContainers"):
-        # Only their own subresource adds them, and it is not served yet.
-        found.append(forbidden("spec.ephemeralContainers", "cannot be set on create"))
     for kind in ("containers", "initContainers"):
         for i, c in enumerate(spec.get(kind) or ()):
             found += _image_space(f"spec.{kind}[{i}].image", c)
+    return found
+
+
+def validate_create(body: Body) -> list[Cause]:
+    """Ephemeral containers are added by their own subresource only."""
+    if (body.get("spec") or {}).get("ephemeralContainers"):
+        return [forbidden("spec.ephemeralContainers", "cannot be set on create")]
+    return []
+
+
+def take_ephemeral(sent: Body, new: Body) -> None:
+    """What a write of ``ephemeralcontainers`` changes."""
+    new["spec"].pop("ephemeralContainers", None)
+    found = (sent.get("spec") or {}).get("ephemeralContainers")
+    if found:
+        new["spec"]["ephemeralContainers"] = found
+
+
+def validate_ephemeral(new: Body, old: Body) -> list[Cause]:
+    """They can be added, and neither changed nor taken away."""
+    path = "spec.ephemeralContainers"
+    spec = new["spec"]
+    if _annotation(new) is not None:
+        return [forbidden("", "static pods do not support ephemeral containers")]
+    known, _ = volumes("spec.volumes", spec.get("volumes") or ())
+    others = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    found = containers.ephemeral_containers(
+        path, spec.get("ephemeralContainers") or (), known,
+        others=others, targets=spec.get("containers") or (),
+    )  # fmt: skip
+    mine = {c.get("name"): c for c in spec.get("ephemeralContainers") or ()}
+    for was in old["spec"].get("ephemeralContainers") or ():
+        name = was.get("name")
+        if name not in mine:
+            text = f'existing ephemeral containers "{name}" may not be removed\n'
+            found.append(forbidden(path, text))
+        elif mine[name] != was:
+            text = f'existing ephemeral containers "{name}" may not be changed\n'
+            found.append(forbidden(path, text + _difference(mine[name], was)))
     return found
 
 

@@ -91,6 +91,7 @@ class ContainerSpec:
     tty: bool = False
     log_path: str = ""  # file in CRI format
     unmasked_proc: bool = False
+    joins: str = ""  # id of a running container whose processes it shares
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -35,9 +35,11 @@ def procs(name: str) -> list[int]:
     """Every process in the group *name* or below, in any hierarchy."""
     found: set[int] = set()
     for top in _hierarchies():
-        for path in (top / name).rglob("cgroup.procs"):
+        # Groups go while they are looked at: os.walk minds that, Path.rglob does not.
+        for directory, _, _ in os.walk(top / name):
             with contextlib.suppress(OSError):
-                found.update(int(line) for line in path.read_text().split())
+                text = Path(directory, "cgroup.procs").read_text()
+                found.update(int(line) for line in text.split())
     return sorted(found)
 
 

@@ -327,6 +327,7 @@ class NativeRuntime:
             spec, sandbox.spec, container.image, user, pause=sandbox.pid, root=str(files.merged),
             shm=str(sandbox.path / "shm"), hostname=sandbox.hostname,
             group=f"/{self._pod_group(sandbox)}/{spec.id}",
+            target=self._running(spec.joins).pid if spec.joins else 0,
         )  # fmt: skip
         root.make_directory(body["process"]["cwd"], user.uid, user.gid)
         container.user = asdict(user)

@@ -258,8 +258,9 @@ def _resources(spec: ContainerSpec) -> Body:
     return resources
 
 
-def namespaces(sandbox: SandboxSpec, pause: int) -> list[Body]:
-    """Network and IPC are the pod's, mount and UTS the container's own, PID as the pod says."""
+def namespaces(sandbox: SandboxSpec, pause: int, target: int = 0) -> list[Body]:
+    """Network and IPC are the pod's, mount and UTS the container's own, PID as the pod says, or
+    that of the process *target*."""
     path = f"/proc/{pause}/ns"
     found: list[Body] = [{"type": "mount"}]
     found.append({"type": "network", "path": f"{path}/net"})
@@ -267,7 +268,9 @@ def namespaces(sandbox: SandboxSpec, pause: int) -> list[Body]:
         found.append({"type": "ipc", "path": f"{path}/ipc"})
     if not sandbox.host_network:
         found.append({"type": "uts"})
-    if sandbox.share_pid:
+    if target:
+        found.append({"type": "pid", "path": f"/proc/{target}/ns/pid"})
+    elif sandbox.share_pid:
         found.append({"type": "pid", "path": f"{path}/pid"})
     elif not sandbox.host_pid:
         found.append({"type": "pid"})
@@ -276,12 +279,13 @@ def namespaces(sandbox: SandboxSpec, pause: int) -> list[Body]:
 
 def config(
     spec: ContainerSpec, sandbox: SandboxSpec, image: Mapping[str, Any], who: Identity, *,
-    pause: int, root: str, shm: str, group: str, hostname: str,
+    pause: int, root: str, shm: str, group: str, hostname: str, target: int = 0,
 ) -> Body:  # fmt: skip
-    """config.json. root: the mounted root file system; group: path of the control group."""
+    """config.json. root: the mounted root file system; group: path of the control group; target:
+    a process whose PID namespace to join."""
     args = arguments(spec, image)
     linux: Body = {
-        "namespaces": namespaces(sandbox, pause),
+        "namespaces": namespaces(sandbox, pause, target),
         "cgroupsPath": group,
         "resources": _resources(spec),
     }
