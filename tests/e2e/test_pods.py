@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,26 @@ def test_what_is_not_done_yet_is_said(ns: Cluster) -> None:
                                        "whenUnsatisfiable": "ScheduleAnyway"}]}}  # fmt: skip
     said = ns.kubectl("create", "-n", NS, "-f", "-", stdin=yaml.safe_dump(body), check=False)
     assert "Warning: spec.topologySpreadConstraints" in said
+
+
+def test_an_ephemeral_container_sees_what_runs_in_a_pod(ns: Cluster) -> None:
+    apply(ns, "patient", sh("sleep 1000"))
+    ready(ns, "patient")
+    ns.kubectl(
+        "debug", "-n", NS, "patient", "--image=busybox", "--image-pull-policy=IfNotPresent",
+        "--target=c0", "-c", "doctor", "--attach=false", "--", "ps", "-o", "args",
+    )  # fmt: skip
+
+    def done() -> Any:
+        state = status_of(pod(ns, "patient"), "ephemeralContainerStatuses")["state"]
+        return state.get("terminated")
+
+    assert ns.until("the doctor is done", done, timeout=30)["exitCode"] == 0
+    assert "sleep 1000" in logs(ns, "patient", "-c", "doctor")
+    assert status_of(pod(ns, "patient"))["ready"] is True
+    attached = subprocess.Popen(
+        ns.kubectl_command("attach", "-n", NS, "patient", "-c", "c0"), stdout=subprocess.PIPE,
+        env=ns.env, text=True,
+    )  # fmt: skip
+    ns.kubectl("delete", "pod", "-n", NS, "patient", "--timeout=30s")
+    attached.communicate(timeout=30)

@@ -136,10 +136,11 @@ def _terminated(state: ContainerState) -> Body:
     shown: Body = {
         "exitCode": state.exit_code,
         "reason": state.reason or ("Completed" if state.exit_code == 0 else "Error"),
-        "startedAt": rfc3339(state.started_at),
-        "finishedAt": rfc3339(state.finished_at),
         "containerID": SCHEME + state.id,
     }
+    for name, at in (("startedAt", state.started_at), ("finishedAt", state.finished_at)):
+        if at:  # a container nobody saw start has no time for it
+            shown[name] = rfc3339(at)
     if state.message:
         shown["message"] = state.message
     return shown
