@@ -70,10 +70,11 @@ def test_each_kubectl_does_the_daily_things(cluster: Cluster, binary: str) -> No
     (name, *_) = k("get", "pods", "-o", "name", "-l", "app=web").split()
     assert "Successfully assigned" in k("describe", name)
     assert k("get", name, "-o", "yaml").startswith("apiVersion: v1")
-    minor = re.search(r"v1\.(\d+)", k("version", "--client", "-o", "yaml"))
-    assert minor is not None
-    if int(minor[1]) >= 31:  # older ones stream over SPDY only
-        assert k("exec", name, "--", "echo", "hello") == "hello\n"
+    # Over SPDY before 1.31, over WebSocket since.
+    assert k("exec", name, "--", "echo", "hello") == "hello\n"
+    assert k("exec", "-i", name, "--", "cat", stdin="to and fro\n") == "to and fro\n"
+    failed = k("exec", name, "--", "sh", "-c", "exit 9", check=False)
+    assert "exit code 9" in failed
     k("label", name, "touched=yes")
     k("annotate", name, "note=here")
     assert name.split("/")[1] in k("get", "pods", "-l", "touched=yes")
@@ -91,6 +92,43 @@ def test_each_kubectl_does_the_daily_things(cluster: Cluster, binary: str) -> No
     gone = k("get", "deploy", "web", check=False)
     assert 'Error from server (NotFound): deployments.apps "web" not found' in gone
     mine.kubectl("delete", "ns", namespace, "--timeout=60s")
+
+
+@pytest.mark.parametrize("binary", binaries(), ids=lambda b: Path(b).name)
+def test_ports_of_a_pod_are_forwarded(ns: Cluster, binary: str) -> None:
+    """To a port that is open on the pod's own loopback only."""
+    mine = Cluster(ns.data_dir, ns.kubeconfig, binary)
+    if "web" not in mine.kubectl("get", "pods", "-n", "clients", "-o", "name"):
+        script = "echo served > /tmp/index.html; exec httpd -f -p 127.0.0.1:8000 -h /tmp"
+        mine.kubectl(
+            "run", "web", "-n", "clients", "--image=busybox",
+            "--image-pull-policy=IfNotPresent", "--command", "--", "sh", "-c", script,
+        )  # fmt: skip
+    mine.kubectl("wait", "-n", "clients", "pod/web", "--for=condition=Ready", "--timeout=60s")
+    forwarding = subprocess.Popen(
+        mine.kubectl_command("port-forward", "-n", "clients", "pod/web", ":8000",
+                             "--address=127.0.0.1"),
+        stdout=subprocess.PIPE, env=mine.env, text=True,
+    )  # fmt: skip
+    try:
+        assert forwarding.stdout is not None
+        line = forwarding.stdout.readline()
+        found = re.fullmatch(r"Forwarding from 127\.0\.0\.1:(\d+) -> 8000\n", line)
+        assert found, line
+
+        url = f"http://127.0.0.1:{found[1]}/index.html"
+
+        def answer() -> bytes:
+            try:
+                with urllib.request.urlopen(url, timeout=10) as got:
+                    return bytes(got.read())
+            except OSError:
+                return b""  # it does not listen yet
+
+        ns.until("an answer", lambda: answer() == b"served\n", timeout=30)
+    finally:
+        forwarding.terminate()
+        forwarding.wait()
 
 
 class Http:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class ExecSession(Protocol):
@@ -38,6 +38,11 @@ class NodeStreams(Protocol):
         self, namespace: str, pod: str, container: str, command: list[str],
         *, stdin: bool, stdout: bool, stderr: bool, tty: bool,
     ) -> ExecSession: ...  # fmt: skip
+
+    async def forward(self, namespace: str, pod: str, port: int) -> tuple[Any, Any]:
+        """A connected stream (asyncio reader, writer) to a port of the pod, as from inside of it.
+        Raises OSError, TimeoutError."""
+        ...
 
     async def attach(
         self, namespace: str, pod: str, container: str,

@@ -22,13 +22,13 @@ from sampan.api.call import Call, Endpoint, User
 from sampan.api.errors import Cause, StatusError, bad_request, internal, invalid
 from sampan.api.obj import Body, Obj
 from sampan.api.streams import ExecSession, NodeStreams
-from sampan.apiserver import websocket
+from sampan.apiserver import multiplex, websocket
 from sampan.apiserver.connection import Connection, Gone, Request, Response
 from sampan.apiserver.routes import Place, Query, is_true, no_such_method
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE_CHANNEL = 0, 1, 2, 3, 4, 255
 V5 = "v5.channel.k8s.io"
-KINDS = ("exec", "attach", "log")
+KINDS = ("exec", "attach", "log", "portforward")
 SERVER = User("system:apiserver", ("system:masters",))
 _PING_SECONDS = 30.0
 _BACKLOG = 256  # messages of a client kept before reading from it stops
@@ -122,7 +122,54 @@ class Streaming:
             return await self._log(connection, request, where=where, query=query)
         if request.method not in ("GET", "POST"):
             raise no_such_method()
+        if where.subresource == "portforward":
+            return await self._forward(connection, request, where=where)
         return await self._session(connection, request, where=where, query=query)
+
+    async def _forward(
+        self, connection: Connection, request: Request, *, where: Place
+    ) -> Response | int:
+        pod = await self._pod(where)
+        if not pod.spec.get("nodeName"):
+            raise bad_request(f"pod {where.name} does not have a host assigned")
+        node = self._node(pod)
+        in_websocket = multiplex.ports(request, websocket.offered(request.headers))
+        answer = multiplex.hello(multiplex.FORWARD)
+        if in_websocket:
+            answer = websocket.handshake(request.headers, multiplex.TUNNEL)
+        connection.hold()
+        connection.transport.write(answer)
+        streams = multiplex.Streams(connection, in_websocket=in_websocket)
+        streams.start()
+        try:
+            await multiplex.forward(
+                streams, lambda port: node.forward(where.namespace, where.name, port)
+            )
+        finally:
+            streams.close()
+        return 101
+
+    async def _older_session(
+        self, connection: Connection, request: Request, target: Target,
+        command: list[str] | None, flags: dict[str, bool],
+    ) -> int:  # fmt: skip
+        """exec and attach as kubectl before 1.31 does them."""
+        protocol = multiplex.choose(request, tuple(multiplex.SESSIONS))
+        connection.hold()
+        connection.transport.write(multiplex.hello(protocol))
+        streams = multiplex.Streams(connection, in_websocket=False)
+        streams.start()
+        wanted = {"error", *(k for k in ("stdin", "stdout") if flags[k])}
+        if flags["stderr"] and not flags["tty"]:
+            wanted.add("stderr")
+        if flags["tty"] and protocol.startswith(("v4", "v3")):
+            wanted.add("resize")
+        await multiplex.session(
+            streams, wanted, has_status=multiplex.SESSIONS[protocol],
+            begin=lambda: _open(target, command, flags),
+            status_of=lambda code: exit_status(code if command is not None else 0),
+        )  # fmt: skip
+        return 101
 
     async def _pod(self, where: Place) -> Obj:
         call = Call(verb="get", resource="pods", namespace=where.namespace, name=where.name)
@@ -210,6 +257,10 @@ class Streaming:
         if not pod.spec.get("nodeName"):
             raise bad_request(f"pod {where.name} does not have a host assigned")
         target = Target(where.namespace, where.name, container, self._node(pod))
+        if multiplex.is_spdy(request):
+            return await self._older_session(
+                connection, request, target, command if is_exec else None, flags
+            )
         protocol = _protocol(request, PROTOCOLS)
         hello = websocket.handshake(request.headers, protocol.name)
         failure: StatusError | None = None
@@ -288,11 +339,6 @@ def _protocol(request: Request, ours: tuple[Protocol, ...]) -> Protocol:
         raise bad_request(
             f"unable to upgrade: none of the subprotocols {offers} is supported; "
             f"supported: {[p.name for p in ours if p.name]}"
-        )
-    if "spdy" in request.header("upgrade").lower():
-        raise bad_request(
-            "SPDY/3.1 streaming is not supported by this server: use a client that streams over "
-            f"WebSocket ({V5}), such as kubectl 1.31 or newer"
         )
     raise bad_request("Upgrade request required")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from sampan.api.errors import StatusError, bad_request, not_found
 from sampan.api.obj import Body
@@ -12,6 +13,8 @@ from sampan.node import logs
 from sampan.node.runtime.base import ContainerState, Runtime, RuntimeFailure
 from sampan.node.units import ALIVE, Unit
 from sampan.node.worker import PodWorker
+
+_CONNECT = 10.0  # seconds for a port of a pod to answer
 
 
 class Streams:
@@ -61,6 +64,21 @@ class Streams:
             return await self._runtime.attach(running, stdin=stdin)
         except RuntimeFailure as failure:
             raise StatusError(500, "InternalError", failure.message) from failure
+
+    async def forward(self, namespace: str, pod: str, port: int) -> tuple[Any, Any]:
+        worker = self._find(namespace, pod)
+        if worker is None:
+            raise not_found("pods", pod)
+        sandbox = worker.machine.sandbox
+        if sandbox is None or worker.machine.sandbox_stage != "up":
+            raise StatusError(
+                500, "InternalError", "unable to do port forwarding: pod is not running"
+            )
+        try:
+            stream: tuple[Any, Any] = await self._runtime.forward(sandbox.id, port, _CONNECT)
+        except RuntimeFailure as failure:
+            raise StatusError(500, "InternalError", failure.message) from failure
+        return stream
 
     def _unit(self, namespace: str, pod: str, container: str) -> tuple[PodWorker, Unit]:
         worker = self._find(namespace, pod)

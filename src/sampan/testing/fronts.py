@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -87,6 +88,14 @@ class FakeStreams:
     fail: StatusError | None = None
     sessions: list[FakeSession] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
+    ports: dict[int, int] = field(default_factory=dict)  # of a pod -> on this host's loopback
+
+    async def forward(self, namespace: str, pod: str, port: int) -> tuple[Any, Any]:
+        if self.fail is not None:
+            raise self.fail
+        if port not in self.ports:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return await asyncio.open_connection("127.0.0.1", self.ports[port])
 
     async def logs(
         self, namespace: str, pod: str, container: str, options: Mapping[str, str]

@@ -196,7 +196,12 @@ class Runtime(Protocol):
 
     async def connect(self, sandbox_id: str, host: str, port: int, timeout: float) -> Any:
         """A connected stream (asyncio reader, writer) to host:port made inside the node's network
-        namespace (for probes and port-forward)."""
+        namespace (for probes and hooks)."""
+        ...
+
+    async def forward(self, sandbox_id: str, port: int, timeout: float) -> Any:
+        """A connected stream to a port of the pod, made inside its own network: also what listens
+        only on its loopback is reached."""
         ...
 
     async def image(self, ref: str) -> Image | None: ...

@@ -299,6 +299,9 @@ class FakeRuntime:
                 return listener()
         raise ConnectionRefusedError(111, "Connection refused")
 
+    async def forward(self, sandbox_id: str, port: int, timeout: float) -> object:
+        return await self.connect(sandbox_id, "localhost", port, timeout)
+
     # ---- images --------------------------------------------------------------------------------
 
     async def image(self, ref: str) -> Image | None:

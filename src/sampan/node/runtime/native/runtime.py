@@ -548,6 +548,10 @@ class NativeRuntime:
     async def connect(self, sandbox_id: str, host: str, port: int, timeout: float) -> Any:
         return await self._space.connect(host, port, timeout)
 
+    async def forward(self, sandbox_id: str, port: int, timeout: float) -> Any:
+        pid = self._sandbox(sandbox_id).pid
+        return await self._space.connect("127.0.0.1", port, timeout, inside=pid)
+
     # -- images --------------------------------------------------------------------------------
 
     async def image(self, ref: str) -> Image | None:
