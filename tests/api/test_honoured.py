@@ -67,16 +67,16 @@ def test_a_plain_pod_has_no_warning():
         ),
         (
             {"volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1Gi"}}, {"nfs": {"path": "/"}}]},
-            ["spec.volumes[0].emptyDir.sizeLimit", "spec.volumes[1].nfs"],
+            ["spec.volumes[1].nfs"],
         ),
         ({"volumes": [{"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}]}, []),
         (
             {
                 "initContainers": [{"securityContext": {"seLinuxOptions": {"level": "s0"}}}],
-                "containers": [{}, {"livenessProbe": {"grpc": {"port": 1}}}],
+                "containers": [{}, {"volumeMounts": [{"recursiveReadOnly": "Enabled"}]}],
             },
             [
-                "spec.containers[1].livenessProbe.grpc",
+                "spec.containers[1].volumeMounts[0].recursiveReadOnly",
                 "spec.initContainers[0].securityContext.seLinuxOptions",
             ],
         ),

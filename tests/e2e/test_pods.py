@@ -342,3 +342,18 @@ def test_an_ephemeral_container_sees_what_runs_in_a_pod(ns: Cluster) -> None:
     )  # fmt: skip
     ns.kubectl("delete", "pod", "-n", NS, "patient", "--timeout=30s")
     attached.communicate(timeout=30)
+
+
+def test_who_takes_too_much_is_evicted_and_unsafe_sysctls_are_refused(ns: Cluster) -> None:
+    script = "dd if=/dev/zero of=/v/big bs=1024 count=3000 2>/dev/null; sleep 1000"
+    mount = [{"name": "v", "mountPath": "/v"}]
+    volumes = [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]
+    apply(ns, "greedy", sh(script, volumeMounts=mount), volumes=volumes, restartPolicy="Always")
+    sysctls = {"sysctls": [{"name": "kernel.msgmax", "value": "10000"}]}
+    apply(ns, "unsafe", sh("true"), securityContext=sysctls)
+    assert ended(ns, "unsafe")["status"]["reason"] == "SysctlForbidden"
+    status = ended(ns, "greedy")["status"]
+    assert (status["phase"], status["reason"], status["message"]) == (
+        "Failed", "Evicted", 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". ',
+    )  # fmt: skip
+    assert "Evicted" in ns.kubectl("get", "pod", "-n", NS, "greedy")

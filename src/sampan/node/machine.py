@@ -9,6 +9,7 @@ from __future__ import annotations
 from sampan.lib.clock import parse_rfc3339
 from sampan.node import stimuli as st
 from sampan.node import units as un
+from sampan.node.admission import refusal
 from sampan.node.podstate import PodState
 from sampan.node.reactions import react
 from sampan.node.status import pod_status
@@ -83,7 +84,13 @@ class PodMachine(PodState):
 
     def _is_over(self) -> bool:
         """Whether everything that still runs has to end."""
-        if self.deleting or self.gone or self.frozen:
+        if self.deleting or self.gone or self.frozen or self.failure is not None:
+            return True
+        refused = refusal(self.pod)
+        if refused is not None:
+            reason, message = refused
+            self.failure = (reason, f"Pod was rejected: {message}")
+            self.emit("Warning", reason, message)
             return True
         deadline = self.pod["spec"].get("activeDeadlineSeconds")
         if deadline is not None and self.due(self.start_time + float(deadline)):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from sampan.api.obj import Body
+from sampan.node import grpc_health
 from sampan.node.dial import DialFailure, http_get, port_of, tcp
 from sampan.node.runtime.base import Runtime, RuntimeFailure
 from sampan.node.units import duration
@@ -62,11 +63,13 @@ async def attempt(
                     return Attempt(True, f"Probe terminated redirects, Response body: {body!r}")
                 return Attempt(True, body.decode("utf-8", "replace"))
             return Attempt(False, f"HTTP probe failed with statuscode: {status}")
-        place = probe.get("tcpSocket") or probe.get("grpc")
+        if probe.get("grpc"):
+            return await _grpc(runtime, probe["grpc"], sandbox_id, ip, timeout)
+        place = probe.get("tcpSocket")
         if place is None:
             return Attempt(False, "missing probe handler", errored=True)
         port = port_of(container, place["port"])
-        host = (probe.get("tcpSocket") or {}).get("host") or ip
+        host = place.get("host") or ip
         async with asyncio.timeout(timeout):
             _, writer = await tcp(runtime, sandbox_id, host=host, port=port, timeout=timeout)
             writer.close()
@@ -75,6 +78,28 @@ async def attempt(
         return Attempt(False, f"dial tcp {ip}: i/o timeout")
     except DialFailure as failure:
         return Attempt(False, str(failure))
+
+
+async def _grpc(runtime: Runtime, probe: Body, sandbox_id: str, ip: str, timeout: float) -> Attempt:
+    """In the words of the kubelet's own prober."""
+    service, port = probe.get("service") or "", int(probe["port"])
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await tcp(runtime, sandbox_id, host=ip, port=port, timeout=timeout)
+            try:
+                status = await grpc_health.check(
+                    reader, writer, service=service, authority=f"{ip}:{port}"
+                )
+            finally:
+                writer.close()
+    except TimeoutError:
+        text = f'timeout: failed to connect service "{ip}:{port}" within {duration(timeout)}'
+        return Attempt(False, text)
+    except (grpc_health.NoHealth, OSError) as error:
+        return Attempt(False, f"error: health rpc probe failed: {error}")
+    if status == "SERVING":
+        return Attempt(True, "service healthy")
+    return Attempt(False, f'service unhealthy (responded with "{status}")')
 
 
 async def _exec(runtime: Runtime, command: list[str], container_id: str, timeout: float) -> Attempt:

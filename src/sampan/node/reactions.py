@@ -299,6 +299,14 @@ def _kill_unhealthy(m: PodState, unit: Unit, kind: str) -> None:
     m.stop(unit, float(grace))
 
 
+def _evicted(m: PodState, s: st.Evicted) -> None:
+    if m.winding or m.failure is not None:
+        return
+    m.failure = ("Evicted", s.message)
+    m.grace = 1.0
+    m.emit("Warning", "Evicted", s.message)
+
+
 def _torn_down(m: PodState, _: st.TornDown) -> None:
     m.torn, m.tearing = max(m.torn, m.tearing), 0
 
@@ -331,6 +339,7 @@ _REACTIONS: dict[type, Callable[[PodState, Any], None]] = {
     st.HookDone: _hook_done,
     st.Stopped: _stopped,
     st.Probed: _probed,
+    st.Evicted: _evicted,
     st.TornDown: _torn_down,
     st.TearDownFailed: _tear_down_failed,
     st.Tick: _tick,

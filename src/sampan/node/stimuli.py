@@ -153,6 +153,13 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Evicted:
+    """The node cannot keep the pod: it uses more than it may."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class TornDown:
     """TearDown is done."""
 
@@ -186,6 +193,7 @@ Stimulus: TypeAlias = (
     | HookDone
     | Stopped
     | Probed
+    | Evicted
     | TornDown
     | TearDownFailed
     | Tick

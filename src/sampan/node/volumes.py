@@ -27,6 +27,7 @@ from sampan.node.resolve import Context, pod_field, resource_field
 from sampan.node.runtime.base import RuntimeFailure
 
 REFRESH = 45.0  # seconds between looks for changes of the contents of a pod's volumes
+SIZES = 10.0  # seconds between looks at how much is in volumes with a limit
 CACHED = 15.0  # seconds for which pods of a node share what such a look has read
 
 
@@ -66,6 +67,10 @@ class Volumes(Protocol):
 
     async def refresh(self, context: Context) -> float:
         """Bring contents up to date; seconds until the next time, 0 when nothing can change."""
+        ...
+
+    async def over_limit(self, pod: Body) -> str:
+        """Which emptyDir volume holds more than its limit, in the kubelet's words, or ''."""
         ...
 
     async def unmount(self, uid: str, *, remove: bool) -> None:
@@ -134,6 +139,9 @@ class SimulatedVolumes:
 
     async def refresh(self, context: Context) -> float:
         return 0.0
+
+    async def over_limit(self, pod: Body) -> str:
+        return ""
 
     async def unmount(self, uid: str, *, remove: bool) -> None:
         pass
@@ -248,7 +256,7 @@ class DirectoryVolumes:
         path = self._path(uid, kind, volume["name"])
         entries: dict[str, Entry] = {}
         source = volume[kind] or {}
-        default_mode = int(source.get("defaultMode") or 0o644)
+        default_mode = int(source.get("defaultMode", 0o644))
         parts = (source.get("sources") or ()) if kind == "projected" else ({kind: source},)
         for part in parts:
             for name, body in part.items():
@@ -289,7 +297,7 @@ class DirectoryVolumes:
                     "FailedMount",
                     f"references non-existent {kind.removesuffix('map')} key: {item['key']}",
                 )
-            chosen[item["path"]] = Entry(data[item["key"]], int(item.get("mode") or mode))
+            chosen[item["path"]] = Entry(data[item["key"]], int(item.get("mode", mode)))
         return chosen
 
     async def _config_map(self, context: Context, source: Body, mode: int) -> Mapping[str, Entry]:
@@ -305,7 +313,7 @@ class DirectoryVolumes:
                 text = pod_field(context, item["fieldRef"]["fieldPath"])
             else:
                 text = resource_field(context, item["resourceFieldRef"], "")
-            found[item["path"]] = Entry(text.encode(), int(item.get("mode") or mode))
+            found[item["path"]] = Entry(text.encode(), int(item.get("mode", mode)))
         return found
 
     async def _token(self, context: Context, source: Body, mode: int) -> Mapping[str, Entry]:
@@ -347,6 +355,17 @@ class DirectoryVolumes:
         now = self._clock.now()
         waits += [t.refresh_at - now for t in self._pods.get(uid, _Pod()).tokens.values()]
         return max(1.0, min(waits)) if waits else 0.0
+
+    async def over_limit(self, pod: Body) -> str:
+        for volume in pod["spec"].get("volumes") or ():
+            limit = (volume.get("emptyDir") or {}).get("sizeLimit")
+            if not limit or volume["emptyDir"].get("medium") == "Memory":
+                continue  # the file system itself has that limit
+            path = self._path(pod["metadata"]["uid"], "emptyDir", volume["name"])
+            if await asyncio.to_thread(_size, path) > quantity(limit).whole:
+                name = volume["name"]
+                return f'Usage of EmptyDir volume "{name}" exceeds the limit "{limit}". '
+        return ""
 
     # ---- taking away ---------------------------------------------------------------------------
 
@@ -406,6 +425,17 @@ class DirectoryVolumes:
 
     def _path(self, uid: str, kind: str, name: str) -> Path:
         return self._directory(uid) / "volumes" / f"kubernetes.io~{kind.lower()}" / name
+
+
+def _size(path: Path) -> int:
+    """Bytes on disk of everything below; a file with several names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for directory, names, files in os.walk(path):
+        for name in (*names, *files):
+            with contextlib.suppress(OSError):
+                info = os.lstat(os.path.join(directory, name))
+                seen[info.st_dev, info.st_ino] = info.st_blocks * 512
+    return sum(seen.values())
 
 
 _Maker = Callable[[DirectoryVolumes, Context, Body, int], Awaitable[Mapping[str, Entry]]]

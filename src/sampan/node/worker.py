@@ -39,7 +39,7 @@ from sampan.node.runtime.base import (
 )
 from sampan.node.statuswriter import StatusWriter
 from sampan.node.units import ALIVE
-from sampan.node.volumes import REFRESH, Sources, VolumeFailure, Volumes
+from sampan.node.volumes import REFRESH, SIZES, Sources, VolumeFailure, Volumes
 
 log = logging.getLogger("sampan.node")
 
@@ -173,6 +173,18 @@ class PodWorker:
         else:
             self.tell(st.VolumesReady())
             self._spawn(self._refresh())
+            volumes = self.pod.spec.get("volumes") or ()
+            if any((v.get("emptyDir") or {}).get("sizeLimit") for v in volumes):
+                self._spawn(self._watch_sizes())
+
+    async def _watch_sizes(self) -> None:
+        """Evict the pod when a volume has outgrown its limit."""
+        while not self.machine.winding:
+            await asyncio.sleep(SIZES)
+            message = await self.around.volumes.over_limit(self.pod.body)
+            if message:
+                self.tell(st.Evicted(message))
+                return
 
     async def _refresh(self) -> None:
         """Keep contents of volumes up to date for as long as the pod is served."""
@@ -370,13 +382,6 @@ class PodWorker:
     def _start_probe(self, what: st.StartProbe) -> None:
         container = self.machine.specs[what.container]
         probe: Body = container[f"{what.kind}Probe"]
-        if probe.get("grpc"):
-            self._warn(
-                "ProbeReduced",
-                f"{what.kind} probe of container {what.container}: gRPC health checks are not "
-                "spoken by this node yet, only the port is tried",
-                what.container,
-            )
         unit = self.machine.units[what.container]
         age = 0.0
         if unit.current is not None and unit.current.started_at:

@@ -45,9 +45,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "securityContext.supplementalGroupsPolicy": _other_than("Merge"),
     "securityContext.windowsOptions": _is_set,
     "containers[].env[].valueFrom.fileKeyRef": _is_set,
-    "containers[].livenessProbe.grpc": _is_set,
-    "containers[].readinessProbe.grpc": _is_set,
-    "containers[].startupProbe.grpc": _is_set,
     "containers[].resizePolicy": _is_set,
     "containers[].resources.claims": _is_set,
     "containers[].securityContext.appArmorProfile": _is_set,
@@ -56,7 +53,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "containers[].securityContext.windowsOptions": _is_set,
     "containers[].volumeMounts[].recursiveReadOnly": _other_than("Disabled"),
     "volumes[].emptyDir.medium": _other_than("", "Memory"),
-    "volumes[].emptyDir.sizeLimit": _is_set,
     "volumes[].awsElasticBlockStore": _is_set,
     "volumes[].azureDisk": _is_set,
     "volumes[].azureFile": _is_set,
@@ -168,15 +164,10 @@ def _walk(value: Body, node: _Node, path: str) -> Iterator[str]:
             continue
         where = f"{path}.{name}"
         if below.is_set is not None:
-            if below.is_set(inner) and not _in_memory(name, value):
+            if below.is_set(inner):
                 yield where
         elif isinstance(inner, list):
             for i, item in enumerate(inner):
                 yield from _walk(item, below, f"{where}[{i}]")
         else:
             yield from _walk(inner, below, where)
-
-
-def _in_memory(name: str, holder: Body) -> bool:
-    """A size limit of a volume in memory is the limit of its file system."""
-    return name == "sizeLimit" and holder.get("medium") == "Memory"
