@@ -28,7 +28,7 @@ def run(scenario: Callable[[ApiServer, Client, Engine], Awaitable[None]]) -> Non
     async def main() -> None:
         api = await api_server()
         client = client_of(api)
-        stored = [t for t in api.registry if not t.virtual]
+        stored = [t for t in api.registry if not t.virtual and t.alias is None]
         engine = Engine(lambda _name: client, clock=RealClock())
         engine.add(NamespaceController([t.resource for t in stored if t.namespaced]))
         engine.add(ServiceAccountController())

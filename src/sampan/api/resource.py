@@ -40,6 +40,20 @@ def _no_warnings(_body: Body) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """Another shape of the objects of another resource, which are stored once.
+
+    of: that resource. stored / shown: a body of this shape as one of that, and back (both make a
+    new body). fields: names of field selectors here -> there.
+    """
+
+    of: str
+    stored: Callable[[Body], Body]
+    shown: Callable[[Body], Body]
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A subresource that changes one part of its object's desired state. take: puts that part of
     what a client sent into a copy of the current object; validate: all problems of the change."""
@@ -104,6 +118,7 @@ class ResourceType:
     rules: Rules = field(default_factory=Rules)
     volatile: bool = False  # Lease, Event: the store's lazy tier
     virtual: bool = False  # answered at once, never stored (reviews)
+    alias: Alias | None = None  # stored in another shape
     has_status: bool = False  # status is a subresource: main writes keep the old status
     has_generation: bool = False  # metadata.generation grows when spec changes
     graceful: bool = False  # deletion waits for deletionGracePeriodSeconds (pods)

@@ -19,7 +19,7 @@ from sampan.api.errors import (
 from sampan.api.obj import Body, Event, Key, Obj, Page, encode
 from sampan.api.patch import apply_patch
 from sampan.api.resource import Registry, ResourceType
-from sampan.apiserver import bootstrap_classes, bootstrap_roles, deletion, stages, watching
+from sampan.apiserver import aliases, bootstrap_classes, bootstrap_roles, deletion, stages, watching
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer, attributes_of
@@ -162,6 +162,12 @@ class ApiServer:
     async def handle(self, user: User, call: Call) -> Obj | Page:
         t = self.type_of(call)
         self.authorizer.require(user, attributes_of(call))
+        return await self.carry_out(user, call, t)
+
+    async def carry_out(self, user: User, call: Call, t: ResourceType) -> Obj | Page:
+        """A call that is authorized."""
+        if t.alias is not None:
+            return await aliases.handle(self, user, call, t)
         if t.virtual:
             if call.verb != "create":
                 raise method_not_allowed(t.resource, call.verb)
@@ -200,6 +206,8 @@ class ApiServer:
         """Problems of the call itself are raised at once, later ones by the iteration."""
         t = self.type_of(call)
         self.authorizer.require(user, attributes_of(call))
+        if t.alias is not None:
+            return aliases.watch(self, call, t)
         return watching.events(self.store, t, call.namespace, call.options)
 
     async def read(self, call: Call, t: ResourceType) -> Obj:

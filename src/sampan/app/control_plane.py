@@ -98,7 +98,7 @@ class ControlPlane:
             services=ServiceAllocator(cidrs=service_cidrs),
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
-        stored = [t for t in self.registry if not t.virtual]
+        stored = [t for t in self.registry if not t.virtual and t.alias is None]
         namespaced = [t.resource for t in stored if t.namespaced]
         kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
         self.load_balancers = LoadBalancerController(host_address)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from sampan.api.catalogue.parts import ALL, fields, flag, strict
 from sampan.api.columns import core, pod
 from sampan.api.obj import Body
-from sampan.api.resource import Part, ResourceType, Rules
+from sampan.api.resource import Alias, Column, Part, ResourceType, Rules
 from sampan.api.rules import core as rules
-from sampan.api.rules import defaults, podspec_defaults, prepare, warnings
+from sampan.api.rules import defaults, events, podspec_defaults, prepare, warnings
 from sampan.api.rules import pod as pods
 
 CORE = "io.k8s.api.core.v1"
@@ -16,6 +19,15 @@ CORE = "io.k8s.api.core.v1"
 def _event_source(body: Body) -> str:
     source = (body.get("source") or {}).get("component")
     return str(source or body.get("reportingComponent") or "")
+
+
+def _of_stored(column: Column) -> Column:
+    """A column of v1's events, for their newer shape."""
+
+    def cell(body: Body, now: float) -> Any:
+        return column.cell(events.stored(body), now)
+
+    return replace(column, cell=cell)
 
 
 _NAMESPACE = Rules(
@@ -112,6 +124,14 @@ KINDS: tuple[ResourceType, ...] = (
             "reportingComponent", "type", source=_event_source,
         ),
         columns=core.EVENT, rules=_EVENT,
+    ),
+    ResourceType(
+        group="events.k8s.io", kind="Event", plural="events", singular="event",
+        short_names=("ev",), definition="io.k8s.api.events.v1.Event", volatile=True,
+        fields=fields(),
+        columns=tuple(_of_stored(c) for c in core.EVENT),
+        rules=Rules(validate_create=events.validate_create),
+        alias=Alias("events", events.stored, events.shown, events.FIELDS),
     ),
     ResourceType(
         group="coordination.k8s.io", kind="Lease", plural="leases", singular="lease",
