@@ -313,12 +313,11 @@ def test_a_grace_period_is_granted(ns: Cluster) -> None:
 
 
 def test_what_is_not_done_yet_is_said(ns: Cluster) -> None:
-    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "spread"}, "spec": {
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mapped"}, "spec": {
         "containers": [{"name": "c", "image": "busybox", "command": ["true"]}],
-        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "x",
-                                       "whenUnsatisfiable": "ScheduleAnyway"}]}}  # fmt: skip
+        "hostUsers": False}}  # fmt: skip
     said = ns.kubectl("create", "-n", NS, "-f", "-", stdin=yaml.safe_dump(body), check=False)
-    assert "Warning: spec.topologySpreadConstraints" in said
+    assert "Warning: spec.hostUsers" in said
 
 
 def test_an_ephemeral_container_sees_what_runs_in_a_pod(ns: Cluster) -> None:
