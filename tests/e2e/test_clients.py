@@ -99,10 +99,12 @@ def test_ports_of_a_pod_are_forwarded(ns: Cluster, binary: str) -> None:
     """To a port that is open on the pod's own loopback only."""
     mine = Cluster(ns.data_dir, ns.kubeconfig, binary)
     if "web" not in mine.kubectl("get", "pods", "-n", "clients", "-o", "name"):
+        quick = json.dumps({"spec": {"terminationGracePeriodSeconds": 1}})
         script = "echo served > /tmp/index.html; exec httpd -f -p 127.0.0.1:8000 -h /tmp"
         mine.kubectl(
             "run", "web", "-n", "clients", "--image=busybox",
-            "--image-pull-policy=IfNotPresent", "--command", "--", "sh", "-c", script,
+            "--image-pull-policy=IfNotPresent", f"--overrides={quick}", "--command", "--",
+            "sh", "-c", script,
         )  # fmt: skip
     mine.kubectl("wait", "-n", "clients", "pod/web", "--for=condition=Ready", "--timeout=60s")
     forwarding = subprocess.Popen(
