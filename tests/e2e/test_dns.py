@@ -34,6 +34,8 @@ def _web(name: str) -> dict[str, Any]:
     container = body["spec"]["containers"][0]
     del container["command"]
     container["image"] = "nginx:1.16.1"
+    container["ports"] = [{"name": "http", "containerPort": 80}]
+    body["metadata"]["labels"] = {"app": "web"}
     return body
 
 
@@ -56,20 +58,19 @@ def _apply(cluster: Cluster, *bodies: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def ns(cluster: Cluster) -> Iterator[Cluster]:
-    """Two clients, one of which asks by TCP, a web server, and services without selectors."""
+    """Two clients, one of which asks by TCP, a web server behind a headless service, and services
+    whose slices are the user's own."""
     cluster.kubectl("create", "ns", NS)
     http = {"name": "http", "port": 80}
     _apply(
         cluster, _pod("a", 1), _pod("b", 2, dnsConfig={"options": [{"name": "use-vc"}]}),
-        _web("web-0"), _service("web", clusterIP="None", ports=[http]),
+        _web("web-0"), _service("web", clusterIP="None", selector={"app": "web"}, ports=[http]),
         _service("many", clusterIP="None", ports=[http]),
         _service("api", type="ExternalName", externalName="kubernetes.default.svc.cluster.local"),
         _service("away", type="ExternalName", externalName="www.example.com"),
         _slice("many", *({"addresses": [f"10.42.9.{i}"]} for i in range(1, 120))),
     )  # fmt: skip
     cluster.kubectl("wait", "-n", NS, "pod", "--all", "--for=condition=Ready", "--timeout=120s")
-    ip = cluster.get("pod", "-n", NS, "web-0")["status"]["podIP"]
-    _apply(cluster, _slice("web", {"addresses": [ip], "hostname": "one"}))
     yield cluster
     cluster.kubectl("delete", "ns", NS, "--timeout=60s")
 
