@@ -32,6 +32,14 @@ spec:
   resources: {requests: {storage: 16Mi}}
 ---
 apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: raw}
+spec:
+  accessModes: [ReadWriteOnce]
+  volumeMode: Block
+  resources: {requests: {storage: 8Mi}}
+---
+apiVersion: v1
 kind: Pod
 metadata: {name: app}
 spec:
@@ -44,7 +52,10 @@ spec:
     volumeMounts:
     - {name: plain, mountPath: /plain}
     - {name: sized, mountPath: /sized}
+    volumeDevices:
+    - {name: raw, devicePath: /dev/raw}
   volumes:
+  - {name: raw, persistentVolumeClaim: {claimName: raw}}
   - {name: plain, persistentVolumeClaim: {claimName: plain}}
   - {name: sized, persistentVolumeClaim: {claimName: sized}}
 """  # noqa: E501

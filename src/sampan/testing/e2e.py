@@ -97,8 +97,20 @@ def host_state(*node_roots: Path) -> dict[str, set[str]]:
         "nft": lines("nft", "list", "tables"),
         "cgroups": groups,
         "devices": {str(p) for p in Path("/dev").iterdir()},
+        "loops": {
+            backing
+            for p in Path("/sys/block").glob("loop*/loop/backing_file")
+            if (backing := _text(p)).startswith(tuple(f"{root}/" for root in node_roots))
+        },
         "netns": lines("ip", "netns", "list"),
     }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""  # gone meanwhile
 
 
 def kubectl_path() -> str:
