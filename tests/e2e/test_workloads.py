@@ -68,6 +68,9 @@ def test_the_seeds_stateful_set(cluster: Cluster) -> None:
             described,
         )
     finally:
+        # sleep, as the first process of its namespace, would take its whole grace period.
+        cluster.kubectl("delete", "sts", *ns, "nginx-sts", "--cascade=orphan")
+        cluster.kubectl("delete", "pods", *ns, "--all", "--grace-period=1", timeout=90)
         cluster.kubectl("delete", "ns", "sts-test", timeout=180)
 
 
