@@ -251,6 +251,26 @@ def test_partition(partition: int, expected: dict[str, str]) -> None:
     assert w.images() == expected  # below the partition a lost pod comes back as it was
 
 
+@pytest.mark.parametrize("management", ["OrderedReady", "Parallel"])
+def test_without_rolling_update_settings_what_is_missing_comes_back_updated(
+    management: str,
+) -> None:
+    """A strategy that names its type alone has no partition. A pod deleted during the rollout of a
+    Parallel set used to come back old, to be replaced at once, for ever."""
+    w = World(3, podManagementPolicy=management, updateStrategy={"type": "RollingUpdate"})
+    w.settle()
+    w.change(template=template("v2"), replicas=5)
+    del w.objects[Key("pods", "default", "web-1")]
+    made = [
+        (a.body["metadata"]["name"], a.body["spec"]["containers"][0]["image"])
+        for _ in range(4)
+        for a in w.turn()
+        if isinstance(a, Create) and a.resource == "pods"
+    ]
+    assert made and all(image == "v2" for _, image in made)
+    assert len(made) == len(set(made))
+
+
 @pytest.mark.parametrize(("unavailable", "at_once"), [(2, 2), ("50%", 2), ("10%", 1), (9, 4)])
 def test_max_unavailable(unavailable: Any, at_once: int) -> None:
     w = World(4, updateStrategy=rolling(0, unavailable))

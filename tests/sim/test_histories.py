@@ -15,7 +15,7 @@ import pytest
 
 from sampan.api.obj import Body, Key, Obj, encode
 from sampan.lib.loop import run_virtual
-from sampan.sim import histories
+from sampan.sim import histories, properties
 from sampan.sim.properties import Violation, Watchdog, scaled, surge_bound
 from sampan.sim.world import World, world
 from sampan.store.base import Put
@@ -160,6 +160,24 @@ def test_a_pod_that_moves_or_comes_back_is_seen() -> None:
     texts = watched(scenario)
     assert any("moved from n1 to n2" in t for t in texts)
     assert any("came back from Succeeded to Running" in t for t in texts)
+
+
+def test_writing_on_and_on_while_no_time_goes_by_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(properties, "MOST_WRITES", 50)
+
+    async def scenario(w: World) -> None:
+        async def endless() -> None:
+            await w.client.create("configmaps", {"metadata": {"name": "c"}}, "default")
+            while True:
+                for n in ("1", "2"):
+                    await w.client.patch("configmaps", "c", {"data": {"a": n}}, "default")
+                    await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(endless())
+        await asyncio.sleep(5)
+        assert isinstance(task.exception(), properties.Endless)
+
+    assert watched(scenario)[0].endswith("written on and on")
 
 
 @pytest.mark.parametrize(

@@ -272,15 +272,8 @@ class Plan:
 
     def _revision_for(self, ordinal: int) -> Body:
         """The revision a new pod is made of: below the partition the current one."""
-        strategy = self.s["spec"].get("updateStrategy") or {}
-        rolling = strategy.get("rollingUpdate")
-        start = ids.ordinals(self.s).start
-        if rolling is not None:
-            below = int(rolling.get("partition") or 0)
-        elif strategy.get("type") == "RollingUpdate":
-            below = int((self.s.get("status") or {}).get("currentReplicas", 0))
-        else:
-            below = 0
+        rolling = (self.s["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
+        start, below = ids.ordinals(self.s).start, int(rolling.get("partition") or 0)
         return self.current if ordinal < start + below else self.update
 
     def _keep_identity(self, pod: Body, ordinal: int) -> None:

@@ -19,11 +19,16 @@ from sampan.sim.world import World
 from sampan.store.base import Change
 
 GRACE = 60.0
+MOST_WRITES = 20_000  # of a history: more is somebody going round in a circle
 _FINAL = ("Succeeded", "Failed")
 
 
 class Violation(AssertionError):
     """A property did not hold."""
+
+
+class Endless(BaseException):
+    """Ends whoever writes on and on without time going by: no timer would ever fire again."""
 
 
 def is_live(pod: Obj) -> bool:
@@ -70,6 +75,7 @@ class Watchdog:
         self.owned: defaultdict[str, dict[str, Obj]] = defaultdict(dict)  # by controller's uid
         self.succeeded: defaultdict[str, set[str]] = defaultdict(set)  # job uid -> pod uids
         self.checked = 0
+        self.writes = 0
         self.violations: list[str] = []
         self._bounds: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
         for change in world.store.changes(0):
@@ -85,6 +91,10 @@ class Watchdog:
     # -- the picture -----------------------------------------------------------------------------
 
     def _seen(self, changes: Sequence[Change]) -> None:
+        self.writes += len(changes)
+        if self.writes > MOST_WRITES:
+            self.violations.append(f"{changes[-1].key}: written on and on")
+            raise Endless
         for change in changes:
             old, new = self._take(change)
             for check in _CHECKS.get(change.key.split("/", 1)[0], ()):
