@@ -352,6 +352,22 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _rule(_READ, "core", "namespaces pods"),
         _rule(_READ, "networking.k8s.io", "networkpolicies"),
     ),
+    "disruption-controller": (
+        _rule(_READ, "apps", "deployments replicasets statefulsets"),
+        _rule(_READ, "core", "replicationcontrollers pods"),
+        _rule(_READ, "policy", "poddisruptionbudgets"),
+        _rule("update", "policy", "poddisruptionbudgets/status"),
+        _rule("patch update", "core", "pods/status"),
+        _rule("get", "*", "*/scale"),
+        _EVENTS,
+    ),
+    "taint-eviction-controller": (
+        _rule("get list watch", "core", "nodes"),
+        _rule("get delete list watch", "core", "pods"),
+        _rule("patch update", "core", "pods/status"),
+        _EVENTS,
+    ),
+    "ttl-controller": (_rule("update patch list watch", "core", "nodes"), _EVENTS),
     "ttl-after-finished-controller": (
         _rule("get list watch delete", "batch", "jobs"), _EVENTS,
     ),

@@ -96,7 +96,7 @@ def _grace(body: Body, options: Body) -> int:
     return int(given) if given >= 0 else 1
 
 
-def _marked(t: ResourceType, old: Obj, options: Body, now: float) -> Body | None:
+def marked(t: ResourceType, old: Obj, options: Body, now: float) -> Body | None:
     """The object as this deletion leaves it; None where nothing changes."""
     body: Body = orjson.loads(old.raw)
     meta = body["metadata"]
@@ -149,7 +149,7 @@ async def delete(w: Write) -> Obj:
         w.body = old.body
         for plugin in w.api.admission:
             await plugin.check(w)
-        body = _marked(t, old, options, w.api.clock.now())
+        body = marked(t, old, options, w.api.clock.now())
         if body is None:
             return old
         try:

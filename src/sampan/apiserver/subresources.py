@@ -24,6 +24,7 @@ from sampan.api.rules.field import forbidden, not_supported, required
 from sampan.api.rules.field import invalid as invalid_field
 from sampan.apiserver import stages
 from sampan.apiserver.authn import Reference
+from sampan.apiserver.eviction import evict
 from sampan.apiserver.reviews import review
 from sampan.apiserver.stages import MODIFIED, Write
 from sampan.lib.clock import rfc3339
@@ -247,5 +248,6 @@ async def virtual(api: ApiServer, user: User, call: Call, t: ResourceType) -> Ob
 SUBRESOURCES: dict[tuple[str, str], Handler] = {
     ("*", "scale"): _scale,
     ("pods", "binding"): _binding,
+    ("pods", "eviction"): evict,
     ("serviceaccounts", "token"): _token,
 }

@@ -20,6 +20,7 @@ from sampan.controllers.address_repair import AddressRepair
 from sampan.controllers.cronjob import CronJobController
 from sampan.controllers.daemonset import DaemonSetController
 from sampan.controllers.deployment import DeploymentController
+from sampan.controllers.disruption import DisruptionController, StaleDisruptions
 from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.ephemeral_volume import EphemeralVolumes
@@ -34,12 +35,17 @@ from sampan.controllers.load_balancer import LoadBalancerController
 from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.controllers.mirroring import EndpointSliceMirroringController
 from sampan.controllers.namespace import NamespaceController
+from sampan.controllers.node_eviction import NodeEviction
+from sampan.controllers.node_health import NodeHealth
+from sampan.controllers.node_ttl import NodeTtlController
+from sampan.controllers.pod_gc import EndedPods, PodCollector
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.rootca import RootCaController
 from sampan.controllers.service_cidrs import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
 from sampan.controllers.statefulset import StatefulSetController
+from sampan.controllers.taint_eviction import TaintEvictionController
 from sampan.controllers.ttl_after_finished import TtlAfterFinishedController
 from sampan.controllers.volume_binder import VolumeBinder
 from sampan.controllers.volume_expand import VolumeExpand
@@ -113,6 +119,9 @@ class ControlPlane:
             VolumeBinder(), LocalProvisioner(), VolumeExpand(), ClaimProtection(),
             VolumeProtection(), EphemeralVolumes(),
             JobController(), JobPodReleaser(), CronJobController(), TtlAfterFinishedController(),
+            DisruptionController(), StaleDisruptions(),
+            NodeHealth(clock), NodeEviction(), TaintEvictionController(clock),
+            PodCollector(clock), EndedPods(), NodeTtlController(),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

@@ -307,8 +307,10 @@ class Agent:
         self._uid = node.uid
 
     async def _report(self) -> None:
-        """Write the node's status if it has changed or the last report is old."""
+        """Write the node's status if it has changed or the last report is old. It is compared with
+        what the API holds: the node may have been called lost meanwhile."""
         now = self._clock.now()
+        self._node_status = (await self._client.get("nodes", self.identity.name)).status
         images = await self._images()
         status = register.node_status(
             self.identity, now=now, ready=self._ready, images=images, old=self._node_status

@@ -3,10 +3,10 @@ record to one of them."""
 
 from __future__ import annotations
 
-from sampan.api.catalogue import access, apps, batch, core, network, storage
+from sampan.api.catalogue import access, apps, batch, core, network, policy, storage
 from sampan.api.resource import Registry
 
-_FAMILIES = (core, network, apps, batch, access, storage)
+_FAMILIES = (core, network, apps, batch, policy, access, storage)
 
 
 def builtin() -> Registry:

@@ -88,8 +88,8 @@ KINDS: tuple[ResourceType, ...] = (
     ResourceType(
         kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
         definition=f"{CORE}.Pod",
-        subresources=("attach", "binding", "ephemeralcontainers", "exec", "log", "portforward",
-                      "status"),
+        subresources=("attach", "binding", "ephemeralcontainers", "eviction", "exec", "log",
+                      "portforward", "status"),
         fields=fields(
             "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
             "spec.serviceAccountName", "status.phase", "status.podIP",
