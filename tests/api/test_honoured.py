@@ -85,6 +85,10 @@ def test_a_plain_pod_has_no_warning():
             ["spec.containers[0].resources[ephemeral-storage]"],
         ),
         ({"containers": [{"ports": [{"hostPort": 80, "hostIP": "10.1.2.3"}]}]}, []),
+        (
+            {"containers": [{"ports": [{"hostPort": 80, "hostIP": "127.0.0.1"}]}]},
+            ["spec.containers[0].ports[0].hostIP"],
+        ),
     ],
 )
 def test_warns_by_path(spec, paths):

@@ -314,6 +314,34 @@ def test_affinity_holds_until_the_endpoint_goes() -> None:
     run(test)
 
 
+def test_a_service_does_not_inherit_the_clients_of_another() -> None:
+    """An address that is given again, and affinity that is switched off and on."""
+
+    async def test(w: World) -> None:
+        a, b = await w.pod(0, 2), await w.pod(0, 3)
+        client = await w.pod(0, 9, serves=False)
+        vip = (VIP, "tcp", 80)
+        sticky = {vip: Entry(CLUSTER_IP, to(a, affinity=60))}
+        for between in ({}, {vip: Entry(CLUSTER_IP, to(a))}):
+            await w.set(sticky)
+            assert await client.tcp(VIP, 80) == a.address
+            assert "10.42.1.9" in await w.nft(0, f"list map ip {TABLE} affinity")
+            await w.set(between)
+            assert "10.42.1.9" not in await w.nft(0, f"list map ip {TABLE} affinity")
+            await w.set({vip: Entry(CLUSTER_IP, to(b, affinity=60))})
+            assert await client.tcp(VIP, 80) == b.address
+        # More endpoints and another time-out leave a client where it is.
+        await w.set({vip: Entry(CLUSTER_IP, to(a, b, affinity=90))})
+        assert {await client.tcp(VIP, 80) for _ in range(12)} == {b.address}
+        # An endpoint that went while no proxy ran.
+        await w.rules[0].close()
+        w.rules[0] = await w.rules_of(0)
+        await w.set({vip: Entry(CLUSTER_IP, to(a, affinity=90))})
+        assert await client.tcp(VIP, 80) == a.address
+
+    run(test)
+
+
 def test_affinity_ends_with_its_time() -> None:
     async def test(w: World) -> None:
         pods = [await w.pod(0, n) for n in (2, 3, 4, 5)]

@@ -31,6 +31,7 @@ from sampan.network.health import Check, HealthChecks, Listens
 from sampan.network.nft import Nft, NftError
 from sampan.network.outside import Outside
 from sampan.network.rules import (
+    Address,
     Entries,
     Entry,
     Facts,
@@ -89,12 +90,13 @@ class NodeRules:
             self._nft = await self.space.run(self._open)
         held = await self.space.run(self._held)
         table = held if held is not None else ruleset.Table()
-        self._dirty = self._claims.vips() | {*table.rows}
+        found = dict(table.rows)
+        self._dirty = self._claims.vips() | {*found}
         await self._change(table, ruleset.create(self.facts) if held is None else "")
         if held is not None:
             # What changed while nobody looked is not known.
             self._table = None
-            await self._forget({vip: r.places for vip, r in table.rows.items()}, table)
+            await self._forget(found, table)
             self._table = table
 
     def _held(self) -> ruleset.Table | None:
@@ -117,11 +119,7 @@ class NodeRules:
             if new != old:
                 changes[vip] = new
         commands = prefix + table.command(changes)
-        moved = {
-            vip: new.places if new else frozenset()
-            for vip, new in changes.items()
-            if (new.places if new else frozenset()) != table.rows.get(vip, Row()).places
-        }
+        before = {vip: table.rows.get(vip) for vip in changes}
         if commands:
             self._table = None
             assert self._nft is not None
@@ -129,23 +127,30 @@ class NodeRules:
         table.put(changes)
         if not prefix:
             self._table = None  # until that is done, too
-            await self._forget(moved, table)
+            await self._forget(before, table)
         self._table = table
 
-    async def _forget(
-        self, moved: Mapping[Vip, frozenset[tuple[str, int]]], table: ruleset.Table
-    ) -> None:
-        """Clients of endpoints that serve no more are sent to others."""
-        flows = conntrack.udp(moved)
-        if flows:
-            await self.space.run(conntrack.forget, flows)
-        if any(r.record for vip in moved if (r := table.rows.get(vip))):
-            await self.space.run(self._forget_clients, moved)
+    async def _forget(self, before: Mapping[Vip, Row | None], table: ruleset.Table) -> None:
+        """Clients of endpoints that serve no more are sent to others. before: the rows from which
+        *table*'s may differ; a row that is the same may have changed while nobody looked."""
+        flows: dict[Vip, frozenset[Address]] = {}
+        clients: dict[Vip, frozenset[Address]] = {}
+        for vip, old in before.items():
+            new = table.rows.get(vip) or Row()
+            held = old or Row()
+            if new is held or new.places != held.places:
+                flows[vip] = new.places
+            if held.record and not (new.record and new.places >= held.places and new is not held):
+                clients[vip] = new.places if new.record else frozenset()
+        if udp := conntrack.udp(flows):
+            await self.space.run(conntrack.forget, udp)
+        if clients:
+            await self.space.run(self._forget_clients, clients)
 
-    def _forget_clients(self, moved: Mapping[Vip, frozenset[tuple[str, int]]]) -> None:
+    def _forget_clients(self, places: Mapping[Vip, frozenset[Address]]) -> None:
         assert self._nft is not None
         text = self._nft.run(f"list map ip {ruleset.TABLE} affinity")
-        for command in ruleset.strays(text, moved):  # one by one: they end by themselves, too
+        for command in ruleset.strays(text, places):  # one by one: they end by themselves, too
             try:
                 self._nft.run(command)
             except NftError as e:
