@@ -9,7 +9,9 @@ from sampan.api.errors import Cause, forbidden, not_found
 from sampan.api.obj import Body, Key, Obj
 from sampan.apiserver.authz import check_escalation
 from sampan.apiserver.ingress_admission import DefaultIngressClass
+from sampan.apiserver.limit_admission import LimitRanger
 from sampan.apiserver.pages import obj_of
+from sampan.apiserver.quota_admission import ResourceQuota
 from sampan.apiserver.stages import Write
 from sampan.apiserver.storage_admission import (
     DefaultStorageClass,
@@ -209,7 +211,8 @@ class _Plugin(Protocol):
 def builtin() -> tuple[_Plugin, ...]:
     """The plug-ins of every cluster, in their order."""
     return (
-        NamespaceLifecycle(), ServiceAccounts(), DefaultTolerations(), Priority(), Escalation(),
+        NamespaceLifecycle(), LimitRanger(), ServiceAccounts(), DefaultTolerations(), Priority(),
+        Escalation(),
         StorageObjectInUseProtection(), DefaultStorageClass(), PersistentVolumeClaimResize(),
-        PhaseTransitions(), DefaultIngressClass(),
+        PhaseTransitions(), DefaultIngressClass(), ResourceQuota(),
     )  # fmt: skip

@@ -368,6 +368,9 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _EVENTS,
     ),
     "ttl-controller": (_rule("update patch list watch", "core", "nodes"), _EVENTS),
+    "resourcequota-controller": (
+        _rule("list watch", "*", "*"), _rule("update", "core", "resourcequotas/status"), _EVENTS,
+    ),
     "ttl-after-finished-controller": (
         _rule("get list watch delete", "batch", "jobs"), _EVENTS,
     ),

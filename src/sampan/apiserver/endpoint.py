@@ -221,24 +221,24 @@ class ApiServer:
     async def create(self, user: User, call: Call, t: ResourceType) -> Obj:
         if call.subresource:
             raise method_not_allowed(f"{t.resource}/{call.subresource}", "create")
-        allocates = t.resource in self.allocators
-        raw = orjson.dumps(call.body) if allocates else b""
+        raw = orjson.dumps(call.body)
         warned = len(call.warnings)
         for _ in range(_TRIES):
             del call.warnings[warned:]
             w = Write(api=self, user=user, call=call, t=t, verb="create", body=call.body)
-            await stages.run(stages.CREATE, w)
             try:
-                return await stages.commit_create(w)
+                async with w.held:
+                    await stages.run(stages.CREATE, w)
+                    return await stages.commit_create(w)
             except Conflict:
                 call.body = orjson.loads(raw)  # what it was given is taken meanwhile: once more
-        raise conflict(t.resource, w.name, "its addresses are taken all the time; try again")
+        raise conflict(t.resource, w.name, "what it needs is taken all the time; try again")
 
     async def update(self, user: User, call: Call, t: ResourceType) -> Obj:
         given = isinstance(call.body, dict) and (call.body.get("metadata") or {}).get(
             "resourceVersion"
         )
-        again = not given or t.resource in self.allocators
+        again = not given or not call.subresource  # what is charged beside may have changed
         raw = orjson.dumps(call.body) if again else b""
         warned = len(call.warnings)
         for _ in range(_TRIES):
@@ -256,8 +256,9 @@ class ApiServer:
             api=self, user=user, call=call, t=t, verb="update", body=body, old=old,
             subresource=call.subresource,
         )  # fmt: skip
-        await stages.run(stages.UPDATE, w)
-        return await stages.commit_update(w)
+        async with w.held:
+            await stages.run(stages.UPDATE, w)
+            return await stages.commit_update(w)
 
     async def patch(self, user: User, call: Call, t: ResourceType) -> Obj:
         if call.content_type == APPLY_PATCH:

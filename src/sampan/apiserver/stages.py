@@ -8,6 +8,7 @@ commit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,8 @@ _GENERATE_TRIES = 8
 @dataclass(slots=True, kw_only=True)
 class Write:
     """One create, update or delete. body: the new object; old: the current one; subresource:
-    '' or status, finalize, ...; beside: what else its commit does (allocation)."""
+    '' or status, finalize, ...; beside: what else its commit does (allocation, quotas); held: what
+    is let go of after the commit."""
 
     api: ApiServer
     user: User
@@ -53,6 +55,7 @@ class Write:
     old: Obj | None = None
     subresource: str = ""
     beside: list[Put | Delete] = field(default_factory=list)
+    held: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def namespace(self) -> str:

@@ -41,6 +41,7 @@ from sampan.controllers.node_ttl import NodeTtlController
 from sampan.controllers.pod_gc import EndedPods, PodCollector
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
+from sampan.controllers.resourcequota import ResourceQuotaController
 from sampan.controllers.rootca import RootCaController
 from sampan.controllers.service_cidrs import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
@@ -122,6 +123,7 @@ class ControlPlane:
             DisruptionController(), StaleDisruptions(),
             NodeHealth(clock), NodeEviction(), TaintEvictionController(clock),
             PodCollector(clock), EndedPods(), NodeTtlController(),
+            ResourceQuotaController(namespaced),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

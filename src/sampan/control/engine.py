@@ -21,12 +21,15 @@ from sampan.control.events import Recorder
 from sampan.control.plan import (
     Action,
     Again,
+    Answer,
+    Ask,
     Controller,
     Create,
     Delete,
     DeleteAll,
     Emit,
     Patch,
+    Read,
     SetStatus,
     Trigger,
     Update,
@@ -242,12 +245,26 @@ class Engine:
                         subresource=sub,
                     )  # fmt: skip
                     writes.wrote(done)
+            case Read(asks=asks, then=then):
+                answers = [await self._ask(client, ask) for ask in asks]
+                await self._execute(running, key, then(answers), writes)
             case DeleteAll(resource=resource, namespace=namespace):
                 await client.delete_collection(resource, namespace)
             case Delete():
                 await self._delete(running, key, action, writes)
             case Create():
                 await self._create_all(running, key, [action], writes)
+
+    @staticmethod
+    async def _ask(client: Client, ask: Ask) -> Answer:
+        try:
+            if ask.name:
+                return await client.get(
+                    ask.resource, ask.name, ask.namespace, subresource=ask.subresource
+                )
+            return await client.list(ask.resource, ask.namespace, labels=ask.labels)
+        except StatusError as e:
+            return e
 
     async def _delete(self, running: _Running, key: Key, action: Delete, writes: _Writes) -> None:
         target = action.key

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from sampan.api.obj import Body, Key, Obj
+from sampan.api.errors import StatusError
+from sampan.api.obj import Body, Key, Obj, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,31 @@ class Again:
     after: float
 
 
-Action: TypeAlias = Create | Update | Patch | SetStatus | Delete | DeleteAll | Emit | Again
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to the API: the object of a name, or without one the list."""
+
+    resource: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    labels: str = ""
+
+
+Answer: TypeAlias = Obj | Page | StatusError
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Ask the API itself, where caches do not do: what is not stored (metrics, scale), and counts
+    that must not be older than what was observed. Answers come in the order of *asks*; what was
+    refused is an answer too. *then* makes the actions that follow: it is pure, as a plan is."""
+
+    asks: tuple[Ask, ...]
+    then: Callable[[Sequence[Answer]], Sequence[Action]]
+
+
+Action: TypeAlias = Create | Update | Patch | SetStatus | Delete | DeleteAll | Emit | Again | Read
 
 
 class Cache(Protocol):

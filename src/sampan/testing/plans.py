@@ -9,15 +9,18 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sampan.api.obj import Body, Key, Obj
+from sampan.api.errors import StatusError, not_found
+from sampan.api.obj import Body, Key, Obj, Page
 from sampan.control.plan import (
     Action,
     Again,
+    Ask,
     Controller,
     Create,
     Delete,
     Emit,
     Patch,
+    Read,
     SetStatus,
     Update,
 )
@@ -130,10 +133,19 @@ class PlanWorld:
                     raise Refused(problem)
                 self.delete(key)
                 self._all(done() if done else ())
+            case Read(asks=asks, then=then):
+                self._all(then([self.answer(a) for a in asks]))
             case Emit(reason=reason, message=message):
                 self.events.append((reason, message))
             case Again(after=after):
                 self.again = after if self.again is None else min(self.again, after)
+
+    def answer(self, ask: Ask) -> Obj | Page | StatusError:
+        """What the API would answer: an object as it is, or the list."""
+        if not ask.name:
+            return Page(list(self[ask.resource].list(ask.namespace)), 1)
+        found = self[ask.resource].get(ask.namespace, ask.name)
+        return found if found is not None else not_found(ask.resource, ask.name)
 
     def _all(self, actions: Iterable[Action]) -> None:
         for action in actions:

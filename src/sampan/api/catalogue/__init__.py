@@ -3,10 +3,10 @@ record to one of them."""
 
 from __future__ import annotations
 
-from sampan.api.catalogue import access, apps, batch, core, network, policy, storage
+from sampan.api.catalogue import access, apps, batch, core, limits, network, policy, storage
 from sampan.api.resource import Registry
 
-_FAMILIES = (core, network, apps, batch, policy, access, storage)
+_FAMILIES = (core, limits, network, apps, batch, policy, access, storage)
 
 
 def builtin() -> Registry:
