@@ -73,6 +73,8 @@ SELECTED = {"namespaceSelector": {"matchLabels": {"team": "devops"}}}
 SPREAD = {"topologyKey": ZONE, "maxSkew": 5, "whenUnsatisfiable": "DoNotSchedule",
           "labelSelector": {"matchLabels": LABELS}}  # fmt: skip
 
+DAEMONS: Body = {"nodes": 15000}  # each pod for one node, as a DaemonSet makes them
+
 # name, floor of scheduler_perf, zones, affinity, pods there before, pods measured
 ROWS: list[tuple[str, int, int, Body, int, int]] = [
     ("basic", 680, 1, {}, 1000, 10000),
@@ -82,26 +84,36 @@ ROWS: list[tuple[str, int, int, Body, int, int]] = [
     ("required anti-affinity", 60, 1, _anti(), 1000, 2000),
     ("required pod affinity", 35, 1, _near(), 1000, 3000),
     ("anti-affinity with namespace selector", 24, 1, _anti(**SELECTED), 1000, 2000),
+    ("daemonset, 15,000 nodes", 1100, 1, DAEMONS, 1000, 5000),
     ("topology spread (hard, 3 zones)", 85, 3, {"spread": [SPREAD]}, 1000, 3000),
 ]  # fmt: skip
 
 
 def body_for(name: str, rule: Body) -> Body:
-    affinity = {k: v for k, v in rule.items() if k != "spread"}
+    affinity = {k: v for k, v in rule.items() if k not in ("spread", "nodes")}
+    if "nodes" in rule:
+        where = [{"key": "metadata.name", "operator": "In",
+                  "values": [f"node-{int(name[4:]) % rule['nodes']:05d}"]}]  # fmt: skip
+        affinity = {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{"matchFields": where}]}}}
     body = pod_body(name, affinity, labels=LABELS if rule else None)
     if "spread" in rule:
         body["spec"]["topologySpreadConstraints"] = rule["spread"]
     return body
 
 
-def decisions(zones: int, rule: Body, before: int, pods: int) -> float:
-    """Pods per second: decision and placing, nothing written."""
-    nodes = [Obj.of(Key("nodes", "", f"node-{i:05d}"), node_body(i, zones)) for i in range(NODES)]
+def decisions(zones: int, rule: Body, before: int, pods: int, *, unlike: bool = False) -> float:
+    """Pods per second: decision and placing, nothing written. unlike: each has its own shape."""
+    nodes = [
+        Obj.of(Key("nodes", "", f"node-{i:05d}"), node_body(i, zones))
+        for i in range(rule.get("nodes", NODES))
+    ]
     fast = cycle(nodes, namespaces={"default": {"team": "devops"}})
 
     def place(i: int) -> None:
         body = body_for(f"pod-{i}", rule)
         body["metadata"]["uid"] = f"pod-{i}"
+        if unlike:
+            body["metadata"]["labels"] = {**LABELS, "number": str(i)}
         pod = PodInfo.of(Obj(Key("pods", "default", f"pod-{i}"), b"", 1, body))
         found = fast.decide(pod)
         if isinstance(found, NoFit):
@@ -122,7 +134,7 @@ async def end_to_end(zones: int, rule: Body, before: int, pods: int) -> float:
     client = client_of(api)
     await client.create("serviceaccounts", {"metadata": {"name": "default"}}, "default")
     await client.patch("namespaces", "default", {"metadata": {"labels": {"team": "devops"}}})
-    for i in range(NODES):
+    for i in range(rule.get("nodes", NODES)):
         body = node_body(i, zones)
         del body["metadata"]["uid"]
         made = await client.create("nodes", body)
@@ -179,6 +191,9 @@ def main(only: str) -> None:
     for name, floor, zones, rule, before, pods in ROWS:
         if only and only not in name:
             continue
+        if name == "basic":
+            alone = decisions(1, {}, 100, 500, unlike=True)
+            print(f"| no two pods alike | | | | {alone:,.0f} | |", flush=True)
         alone = decisions(zones, rule, before, pods)
         whole = run(end_to_end(zones, rule, before, min(pods, 4000)))
         print(

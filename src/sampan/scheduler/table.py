@@ -97,7 +97,10 @@ class Table:
         if self._boards:
             for name, node in self._view.nodes.items():
                 self._count(name, node)
-        candidates = [n for n in self._view.nodes if names is None or n in names]
+        if names is None:
+            candidates = [*self._view.nodes]
+        else:
+            candidates = sorted(n for n in names if n in self._view.nodes)
         if limit and candidates:
             start %= len(candidates)
             candidates = candidates[start:] + candidates[:start]
