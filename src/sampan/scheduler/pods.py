@@ -30,13 +30,15 @@ _ANYWHERE = frozenset(
 _SHAPING_CONTAINER = ("image", "ports", "resources", "restartPolicy")
 
 
+@lru_cache(maxsize=4096)
+def _amount(value: str | int | float, *, in_millis: bool) -> int:
+    parsed = quantity(value)
+    return parsed.millis if in_millis else parsed.whole
+
+
 def amounts(requests: Mapping[str, Any]) -> dict[str, int]:
     """Requests by resource: cpu in millicores, everything else in whole units, rounded up."""
-    found = {}
-    for name, value in requests.items():
-        parsed = quantity(value)
-        found[name] = parsed.millis if name == "cpu" else parsed.whole
-    return found
+    return {name: _amount(value, in_millis=name == "cpu") for name, value in requests.items()}
 
 
 def add(total: dict[str, int], part: Mapping[str, int]) -> None:
