@@ -39,6 +39,18 @@ def test_a_nominated_pod_goes_where_room_was_made_for_it() -> None:
     assert fast.decide(top) == "a"
 
 
+def test_a_pod_that_is_placed_is_nominated_no_more() -> None:
+    view = cycle([node("a")]).view
+    p = PodInfo.of(pod("p"))
+    view.place(p, "a")
+    view.nominate(p, "a")
+    view.place(p, "a")
+    assert view.nominated == {} and view.nomination(p.uid) == ""
+    assert view.priorities == {0: 1}
+    view.remove_pod(p.uid)
+    assert view.priorities == {}
+
+
 def test_in_a_big_cluster_the_first_of_a_shape_sees_a_sample_and_the_next_all() -> None:
     nodes = [node(f"n{i:04d}", cpu="4") for i in range(1000)]
     nodes[990] = node("n0990", cpu="64", memory="256Gi")

@@ -6,6 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.scheduler.cycle import NoFit, enough
@@ -35,6 +37,7 @@ from sampan.testing.placement import (
     spread,
     term,
 )
+from sampan.testing.scheduling import PlainCluster, reasons
 
 A, B = {HOSTNAME: "a", ZONE: "z1"}, {HOSTNAME: "b", ZONE: "z2"}
 APP = {"app": "w"}
@@ -316,6 +319,60 @@ def test_the_cheapest_candidate() -> None:
     assert best([candidate("a", 0, *one, *one), candidate("b", 0, *one)]).node == "b"
     younger = candidate("b", 0, victim("w", 3, started=late))
     assert best([candidate("a", 0, *one), younger]).node == "b"
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[list[Obj], list[Obj], bool]:
+    """Nodes, what runs on them, and whether a budget holds the pods of APP."""
+    machines = [node(f"n{i}", cpu=str(draw(st.integers(1, 4)))) for i in range(3)]
+    there = []
+    for i in range(draw(st.integers(1, 9))):
+        on = f"n{draw(st.integers(0, 2))}"
+        size = draw(st.sampled_from(("500m", "1", "2")))
+        labels = APP if draw(st.booleans()) else {}
+        there.append(victim(f"v{i}", draw(st.integers(0, 12)), on, cpu=size, labels=labels))
+    return machines, there, draw(st.booleans())
+
+
+def alternatives(p: Obj, machine: Obj, there: list[Obj]) -> list[list[Obj]]:
+    """Every set of less important pods whose absence makes room on a node."""
+    on = [o for o in there if o.spec["nodeName"] == machine.name]
+    lower = [o for o in on if o.spec["priority"] < p.spec["priority"]]
+    found = []
+    for mask in range(1, 2 ** len(lower)):
+        gone = [o for i, o in enumerate(lower) if mask >> i & 1]
+        left = [o for o in on if o not in gone]
+        if not reasons(p, machine, PlainCluster([machine], left)):
+            found.append(gone)
+    return found
+
+
+@settings(max_examples=80)
+@given(crowd=crowds(), size=st.sampled_from(("1", "2", "3")))
+def test_preemption_is_safe_and_spares_budgets_when_it_can(
+    crowd: tuple[list[Obj], list[Obj], bool], size: str
+) -> None:
+    machines, there, has_budget = crowd
+    p = pod("top", cpu=size, priority=10)
+    plain = PlainCluster(machines, there)
+    if any(not reasons(p, m, plain) for m in machines):
+        return  # it fits as it is
+    budgets = (budget("b", 0),) if has_budget else ()
+    ways = {m.name: alternatives(p, m, there) for m in machines}
+    found = preempt(p, machines, there, budgets)
+    if not isinstance(found, Nominate):
+        assert not any(ways.values()), found
+        return
+    victims = sorted(v.obj.name for v in found.victims)
+    assert all(v.priority < 10 for v in found.victims)
+    assert victims in [sorted(o.name for o in way) for way in ways[found.node]]
+    # No victim could have stayed.
+    for spared in victims:
+        rest = [v for v in victims if v != spared]
+        assert rest not in [sorted(o.name for o in way) for way in ways[found.node]]
+    if has_budget and any(v.obj.labels == APP for v in found.victims):
+        for group in ways.values():
+            assert not any(all(o.labels != APP for o in way) for way in group)
 
 
 # -- wake-up hints -----------------------------------------------------------------------------

@@ -123,6 +123,10 @@ class View(Protocol):
         """Changes whenever ``affine`` gets a class or a namespace its labels."""
 
     @property
+    def priorities(self) -> Mapping[int, int]:
+        """How many placed pods have each priority."""
+
+    @property
     def images(self) -> Mapping[str, int]:
         """How many nodes have each image."""
 

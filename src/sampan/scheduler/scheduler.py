@@ -145,7 +145,8 @@ class Scheduler:
             return
         pod = PodInfo.of(new)
         nominated = new.status.get("nominatedNodeName", "")
-        if nominated and old is None:
+        told = old.status.get("nominatedNodeName", "") if old is not None else ""
+        if nominated != told and nominated and not self._snapshot.node_of(new.uid):
             self._snapshot.nominate(pod, nominated)
         # Our own note of failure is no reason to try again; a change of the pod is.
         if old is None or old.spec != new.spec or old.labels != new.labels:

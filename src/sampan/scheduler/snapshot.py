@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from sampan.api.obj import Obj
 from sampan.scheduler.nodes import NodeInfo
 from sampan.scheduler.pods import PodClass, PodInfo
 
+K = TypeVar("K")
 _LOG = 50_000  # node changes kept; a reader that is further behind starts anew
 
 
@@ -36,6 +38,7 @@ class Snapshot:
         self.affinity_version = 0
         self.epoch = 0
         self.images: dict[str, int] = {}
+        self.priorities: dict[int, int] = {}
         self._namespace_labels = namespace_labels
         self.nominated: dict[str, dict[str, PodInfo]] = {}  # node -> uid -> pod
         self._nominee: dict[str, str] = {}  # uid -> node
@@ -88,7 +91,7 @@ class Snapshot:
         else:
             pods = self._homeless.pop(obj.name, {})
             for pod in pods.values():
-                self._count_class(pod.cls, 1)
+                self._count_pod(pod, 1)
         for pod in pods.values():
             info.add(pod)
         self._count_images(obj, 1)
@@ -101,24 +104,21 @@ class Snapshot:
             return
         self._count_images(held.obj, -1)
         for pod in held.pods.values():
-            self._count_class(pod.cls, -1)
+            self._count_pod(pod, -1)
         if held.pods:
             self._homeless[name] = held.pods
         self._touch(name)
 
     def _count_images(self, node: Obj, sign: int) -> None:
         for name in image_names(node):
-            self.images[name] = self.images.get(name, 0) + sign
-            if not self.images[name]:
-                del self.images[name]
+            _count(self.images, name, sign)
 
-    def _count_class(self, cls: PodClass, sign: int) -> None:
-        if cls.terms:
-            if cls not in self.affine:
+    def _count_pod(self, pod: PodInfo, sign: int) -> None:
+        _count(self.priorities, pod.priority, sign)
+        if pod.cls.terms:
+            if pod.cls not in self.affine:
                 self.affinity_version += 1
-            self.affine[cls] = self.affine.get(cls, 0) + sign
-            if not self.affine[cls]:
-                del self.affine[cls]
+            _count(self.affine, pod.cls, sign)
 
     # -- pods
 
@@ -131,6 +131,7 @@ class Snapshot:
 
     def place(self, pod: PodInfo, node: str) -> None:
         uid = pod.uid
+        self.denominate(uid)
         info = self.nodes.get(node)
         if info is not None and self._where.get(uid) == node:
             held = info.pods[uid]
@@ -138,11 +139,10 @@ class Snapshot:
                 info.pods[uid] = pod  # nothing that decides has changed
                 return
         self.remove_pod(uid)
-        self.denominate(uid)
         self._where[uid] = node
         if info is not None:
             info.add(pod)
-            self._count_class(pod.cls, 1)
+            self._count_pod(pod, 1)
             self._touch(node)
         else:
             self._homeless.setdefault(node, {})[uid] = pod
@@ -154,7 +154,7 @@ class Snapshot:
         if node in self.nodes:
             pod = self.nodes[node].remove(uid)
             if pod is not None:
-                self._count_class(pod.cls, -1)
+                self._count_pod(pod, -1)
             self._touch(node)
         else:
             self._homeless.get(node, {}).pop(uid, None)
@@ -180,6 +180,14 @@ class Snapshot:
     def nomination(self, uid: str) -> str:
         """The node a waiting pod is nominated to; '' if none."""
         return self._nominee.get(uid, "")
+
+
+def _count(of: dict[K, int], key: K, by: int) -> None:
+    total = of.get(key, 0) + by
+    if total:
+        of[key] = total
+    else:
+        of.pop(key, None)
 
 
 def _decides(node: Obj) -> tuple[object, ...]:

@@ -201,6 +201,8 @@ class DefaultPreemption:
         refused: dict[str, Reject] = {}
         if not names:
             return candidates, refused
+        if not any(priority < pod.priority for priority in view.priorities):
+            return candidates, dict.fromkeys(names, _NO_VICTIMS)
         wanted = max(len(names) * _SHARE // 100, _AT_LEAST)
         start = self._rng.randrange(len(names))
         budgets = self._budgets()
