@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ def main() -> int:
     """The command line; ``serve`` and ``cleanup`` are for the command itself to call."""
     argv = sys.argv[1:]
     if argv[:1] == ["serve"]:
+        gc.disable()  # what a start makes lives on: collected and frozen once it is ready
         from sampan.app.daemon import serve
 
         return serve(argv[1])

@@ -461,6 +461,7 @@ def _detach() -> None:
     """Nobody reads our standard output from here on."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     null = os.open("/dev/null", os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
