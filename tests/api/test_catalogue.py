@@ -47,6 +47,9 @@ def test_short_names_are_unambiguous():
 
 @pytest.mark.parametrize("t", TYPES, ids=lambda t: f"{t.resource}.{t.version}")
 def test_declarations_are_complete(t):
+    if t.group == "metrics.k8s.io":  # names and verbs as metrics-server has them
+        assert (t.virtual, t.verbs, t.definition) == (True, ("get", "list"), "")
+        return
     assert t.definition in Schemas.load()
     assert t.singular == t.kind.lower()
     assert t.name_rule in RULES

@@ -89,6 +89,7 @@ _VIEW = (
     _rule(_READ, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
     _rule(_READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
     _rule(_READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
+    _rule(_READ, "metrics.k8s.io", "nodes pods"),  # as metrics-server aggregates to view
     _rule(_READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
 )  # fmt: skip
 _EDIT = (

@@ -19,11 +19,14 @@ from sampan.api.errors import (
 from sampan.api.obj import Body, Event, Key, Obj, Page, encode
 from sampan.api.patch import apply_patch
 from sampan.api.resource import Registry, ResourceType
+from sampan.api.usage import UsageOfNodes
 from sampan.apiserver import aliases, bootstrap_classes, bootstrap_roles, deletion, stages, watching
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer, attributes_of
 from sampan.apiserver.pages import obj_of, page, revision_option
+from sampan.apiserver.resource_metrics import GROUP as METRICS
+from sampan.apiserver.resource_metrics import ResourceMetrics
 from sampan.apiserver.stages import MODIFIED, Write
 from sampan.apiserver.subresources import SUBRESOURCES, virtual
 from sampan.lib.clock import Clock, parse_rfc3339, rfc3339
@@ -76,6 +79,7 @@ class ApiServer:
         admission: Sequence[Plugin] = (),
         token_issuer: TokenIssuer | None = None,
         services: ServiceAllocator | None = None,
+        usage: UsageOfNodes = dict,
     ) -> None:
         self.registry = registry
         self.schemas = schemas
@@ -87,6 +91,7 @@ class ApiServer:
         self.tokens = token_issuer
         self.services = services or ServiceAllocator()
         self.allocators = {"services": self.services}
+        self.metrics = ResourceMetrics(store, clock=clock, nodes=usage)
         self._sweeper: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------
@@ -169,8 +174,10 @@ class ApiServer:
         if t.alias is not None:
             return await aliases.handle(self, user, call, t)
         if t.virtual:
-            if call.verb != "create":
+            if call.verb not in t.verbs or call.subresource:
                 raise method_not_allowed(t.resource, call.verb)
+            if t.group == METRICS:
+                return await self.metrics.answer(call, t)
             return await virtual(self, user, call, t)
         if call.subresource:
             if call.subresource not in t.subresources:
@@ -208,6 +215,8 @@ class ApiServer:
         self.authorizer.require(user, attributes_of(call))
         if t.alias is not None:
             return aliases.watch(self, call, t)
+        if "watch" not in t.verbs:
+            raise method_not_allowed(t.resource, call.verb)
         return watching.events(self.store, t, call.namespace, call.options)
 
     async def read(self, call: Call, t: ResourceType) -> Obj:

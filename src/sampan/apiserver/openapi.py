@@ -264,6 +264,7 @@ class _Operations:
 
 def swagger(types: Iterable[ResourceType], schemas: Schemas, *, version: str) -> Json:
     """The OpenAPI v2 document of all *types*."""
+    types = [t for t in types if t.definition]
     operations = [o for t in types for o in _Operations(t, schemas)]
     kinds = list(dict.fromkeys((t.group, t.version) for t in types))
     render = _Render(schemas, ref="#/definitions/", v3=False, served=kinds)
@@ -280,6 +281,7 @@ def swagger(types: Iterable[ResourceType], schemas: Schemas, *, version: str) ->
 
 def document(types: Iterable[ResourceType], schemas: Schemas, *, version: str) -> Json:
     """The OpenAPI v3 document of one group version."""
+    types = [t for t in types if t.definition]
     operations = [o for t in types for o in _Operations(t, schemas)]
     kinds = list(dict.fromkeys((t.group, t.version) for t in types))
     render = _Render(schemas, ref="#/components/schemas/", v3=True, served=kinds)

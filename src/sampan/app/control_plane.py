@@ -8,6 +8,7 @@ from typing import Any
 
 from sampan.api.call import User
 from sampan.api.catalogue import builtin
+from sampan.api.usage import UsageOfNodes
 from sampan.apiserver import admission
 from sampan.apiserver.allocation import DEFAULT_CIDRS, ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
@@ -81,6 +82,7 @@ class ControlPlane:
     api_address, api_port: where the ``kubernetes`` Service points to; dns_address: ``kube-dns``.
     host_address: the cluster's own loopback address, where LoadBalancer services are found.
     line: what stands between a component and the API (worlds with faults put theirs there).
+    usage: what the containers of each node use, by node (metrics.k8s.io).
     service_cidrs: ranges of service addresses, one per family, the primary one first.
     """
 
@@ -89,6 +91,7 @@ class ControlPlane:
         token_key: bytes, api_address: str, api_port: int, host_address: str = "127.0.0.1",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
         dns_address: str = "10.44.1.2", service_cidrs: Sequence[str] = DEFAULT_CIDRS,
+        usage: UsageOfNodes = dict,
     ) -> None:  # fmt: skip
         self._line = line
         self.store = store
@@ -102,7 +105,7 @@ class ControlPlane:
         self.api = ApiServer(
             registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
             authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
-            services=ServiceAllocator(cidrs=service_cidrs),
+            services=ServiceAllocator(cidrs=service_cidrs), usage=usage,
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
         stored = [t for t in self.registry if not t.virtual and t.alias is None]

@@ -146,6 +146,7 @@ class Daemon:
             self._store, clock=self.clock, ids=self.ids, rng=self.rng,
             root_ca=self.pki.ca.certificate.decode(), token_key=self.pki.service_accounts,
             api_address=API_ADDRESS, api_port=6443, host_address=self.place.address,
+            usage=lambda: {n.name: n.agent.usage for n in self.nodes},
         )  # fmt: skip
         await plane.start_api()
         documents = Documents(plane.registry, plane.schemas, version=version_info())

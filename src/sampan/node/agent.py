@@ -11,12 +11,13 @@ from typing import Any
 
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
+from sampan.api.usage import Counters
 from sampan.client.base import Client, Unknown
 from sampan.client.cache import Informer
 from sampan.control.events import Recorder
 from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
-from sampan.node import register
+from sampan.node import register, usage
 from sampan.node import stimuli as st
 from sampan.node.claims import Claims
 from sampan.node.disks import Disks
@@ -119,6 +120,13 @@ class Agent:
             cluster_dns=cluster_dns,
         )
         self.streams = Streams(runtime, clock=clock, find=self._find)
+
+    async def usage(self) -> Sequence[Counters]:
+        """What its running containers use (for metrics.k8s.io). Raises OSError."""
+        try:
+            return await usage.read(self._runtime)
+        except RuntimeFailure as e:
+            raise OSError(e.message) from e
 
     # ---- life ----------------------------------------------------------------------------------
 

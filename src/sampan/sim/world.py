@@ -138,6 +138,7 @@ class World:
             self.store, clock=self.clock, ids=self._ids,
             rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM", token_key=_KEY,
             api_address="10.44.1.1", api_port=6443, line=process.line,
+            usage=lambda: {name: agent.usage for name, agent in self.agents.items()},
         )  # fmt: skip
 
     def _make_process(self, name: str, died: Callable[[Process], None]) -> Process:

@@ -3,10 +3,20 @@ record to one of them."""
 
 from __future__ import annotations
 
-from sampan.api.catalogue import access, apps, batch, core, limits, network, policy, storage
+from sampan.api.catalogue import (
+    access,
+    apps,
+    batch,
+    core,
+    limits,
+    metrics,
+    network,
+    policy,
+    storage,
+)
 from sampan.api.resource import Registry
 
-_FAMILIES = (core, limits, network, apps, batch, policy, access, storage)
+_FAMILIES = (core, limits, network, apps, batch, policy, access, storage, metrics)
 
 
 def builtin() -> Registry:

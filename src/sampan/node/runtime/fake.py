@@ -37,6 +37,8 @@ class Behaviour:
     reason: str = ""  # e.g. OOMKilled
     message: str = ""  # as if read from its termination log
     start_delay: float = 0.0
+    cpu: float = 0.0  # cores it uses while it runs
+    memory: int = 1 << 20  # bytes
     stop_delay: float = 0.0  # how long it takes to heed its stop signal; above grace: SIGKILL
     create_error: str = ""
     start_error: str = ""
@@ -47,7 +49,8 @@ class Behaviour:
         """From ``run=5,exit=1``. Raises ValueError for what is not a scalar field."""
         known: dict[str, Callable[[str], object]] = {
             "run": float, "exit": int, "reason": str, "message": str, "start_delay": float,
-            "stop_delay": float, "create_error": str, "start_error": str,
+            "stop_delay": float, "create_error": str, "start_error": str, "cpu": float,
+            "memory": int,
         }  # fmt: skip
         values: dict[str, object] = {}
         for part in filter(None, text.split(",")):
@@ -66,6 +69,14 @@ class _Container:
     behaviour: Behaviour
     ended: asyncio.Event
     timer: asyncio.TimerHandle | None = None
+    cpu: float | None = None  # instead of what its behaviour says
+    spent_ns: float = 0.0
+    since: float = 0.0
+
+    def used_ns(self, now: float) -> float:
+        """CPU time since it started."""
+        cpu = self.behaviour.cpu if self.cpu is None else self.cpu
+        return self.spent_ns + cpu * (now - (self.since or self.state.started_at)) * 1e9
 
 
 @dataclass(slots=True)
@@ -261,6 +272,16 @@ class FakeRuntime:
         """Let a running container end now (for tests and scenarios)."""
         self._end(self._container(container_id), exit_code=exit_code, reason=reason)
 
+    def load(self, namespace: str, prefix: str, cores: float) -> None:
+        """From now on each container of the pods whose names begin so uses *cores*."""
+        now = self._clock.now()
+        for c in self._containers.values():
+            box = c.sandbox.spec
+            if box.namespace == namespace and box.name.startswith(prefix):
+                if c.state.state == "running":
+                    c.spent_ns, c.since = c.used_ns(now), now
+                c.cpu = cores
+
     def kill_sandbox(self, sandbox_id: str) -> None:
         """As if the pause process had died, and all containers with it."""
         box = self._sandboxes[sandbox_id]
@@ -338,7 +359,10 @@ class FakeRuntime:
 
     async def usage(self) -> dict[str, dict[str, int]]:
         return {
-            cid: {"cpu_ns": 0, "memory_bytes": 1 << 20}
+            cid: {
+                "cpu_ns": round(c.used_ns(self._clock.now())),
+                "memory_bytes": c.behaviour.memory,
+            }
             for cid, c in self._containers.items()
             if c.state.state == "running"
         }

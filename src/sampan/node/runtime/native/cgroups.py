@@ -92,12 +92,13 @@ def make_pod(name: str, *, shares: int, quota: int, memory: int) -> None:
                 kernel.write(path / file, value)
 
 
-def usage(name: str) -> dict[str, int]:
-    """cpu_ns (cumulative) and memory_bytes (working set) of a group."""
+def usage(name: str, *, root: Path = _ROOT) -> dict[str, int]:
+    """cpu_ns (cumulative) and memory_bytes (working set) of a group, of either version. root:
+    where the hierarchies are (tests have recorded ones)."""
 
     def read(*parts: str) -> int:
         try:
-            return int((_ROOT.joinpath(*parts)).read_text())
+            return int((root.joinpath(*parts)).read_text())
         except (OSError, ValueError):
             return 0
 
@@ -109,12 +110,12 @@ def usage(name: str) -> dict[str, int]:
                     return int(value)
         return 0
 
-    if is_v2():
-        base = _ROOT / name
+    if (root / "cgroup.controllers").exists():
+        base = root / name
         cpu = stat(base / "cpu.stat", "usage_usec") * 1000
         memory = read(name, "memory.current") - stat(base / "memory.stat", "inactive_file")
     else:
         cpu = read("cpuacct", name, "cpuacct.usage")
         memory = read("memory", name, "memory.usage_in_bytes")
-        memory -= stat(_ROOT / "memory" / name / "memory.stat", "total_inactive_file")
+        memory -= stat(root / "memory" / name / "memory.stat", "total_inactive_file")
     return {"cpu_ns": cpu, "memory_bytes": max(0, memory)}
