@@ -73,3 +73,24 @@ def test_a_pod_that_is_gone_is_not_written_any_more() -> None:
             await client.get("pods", "p", "default")
 
     run_virtual(main())
+
+
+def test_what_was_taken_over_is_kept_as_it_was() -> None:
+    """A pod whose agent has just come back, and which others called not ready meanwhile."""
+
+    async def main() -> None:
+        api = FakeApi(VirtualClock())
+        client = Client(api)
+        ready = {"type": "Ready", "status": "True"}
+        status = {"phase": "Running", "startTime": "2023-11-14T22:13:20Z", "conditions": [ready]}
+        made = await client.create("pods", {**POD, "status": status}, "default")
+        writer = StatusWriter(client, made, lambda work: asyncio.ensure_future(work))
+        writer.seen(made)
+        lost = {"status": {"conditions": [{**ready, "status": "False"}]}}
+        writer.seen(await client.patch("pods", "p", lost, "default", subresource="status"))
+        await asyncio.sleep(5)
+        held = await client.get("pods", "p", "default")
+        assert held.status["conditions"][0]["status"] == "True"
+        assert writer.writes == 1
+
+    run_virtual(main())

@@ -28,12 +28,13 @@ class StatusWriter:
         self._written: Body = pod.status
         self._revision = pod.revision
         self._wanted: Body | None = None
+        self._closed = not pod.status.get("startTime")  # nothing of ours to keep yet
         self._timer: asyncio.TimerHandle | None = None
         self._lock = asyncio.Lock()
         self.writes = 0
 
     def want(self, status: Body, *, settled: bool) -> None:
-        self._wanted = status
+        self._wanted, self._closed = status, False
         if settled:
             self._soon(0.0)
         elif self._timer is None:
@@ -41,8 +42,11 @@ class StatusWriter:
 
     def seen(self, pod: Obj) -> None:
         """The object as the API has it: what somebody else changed in our fields is put right."""
-        if self._wanted is None or pod.revision < self._revision or self._lock.locked():
+        if self._closed or pod.revision < self._revision or self._lock.locked():
             return
+        if self._wanted is None:
+            # Taken over as it was, and not changed since: that is what it is kept at.
+            self._wanted = self._written
         self._written = pod.status
         if self._timer is None and difference(self._written, self._wanted):
             self._soon(0.0)
@@ -71,7 +75,7 @@ class StatusWriter:
                     delay = 1.0
                 except (StatusError, Unknown, OSError) as error:
                     if await self._is_gone(error):
-                        self._wanted = None
+                        self._wanted, self._closed = None, True
                         return
                     log.warning("status of %s/%s: %s", self._namespace, self._name, error)
                     await asyncio.sleep(delay)
@@ -95,7 +99,7 @@ class StatusWriter:
 
     def close(self) -> None:
         self._cancel()
-        self._wanted = None
+        self._wanted, self._closed = None, True
 
     def _soon(self, delay: float) -> None:
         self._cancel()

@@ -170,13 +170,25 @@ def pods_stay_where_they_are(_w: Watchdog, old: Obj | None, new: Obj | None) -> 
 def never_more_pods_than_asked_for(w: Watchdog, old: Obj | None, new: Obj | None) -> Iterable[str]:
     if new is None or old is not None:
         return
-    for kind in ("ReplicaSet", "ReplicationController", "StatefulSet"):
+    for kind in ("ReplicaSet", "ReplicationController"):
         owner = w.owner_of(new, kind)
         if owner is not None:
             live = [p for p in w.dependents(owner.uid, "pods") if is_live(p)]
             most = w.bound(owner.uid, "replicas", int(owner.spec.get("replicas", 1)))
             if len(live) > most:
                 yield f"{len(live)} live pods of {owner.key.path}, which asks for {most}"
+
+
+def ordinals_are_asked_for(w: Watchdog, old: Obj | None, new: Obj | None) -> Iterable[str]:
+    """A StatefulSet makes no pod beyond its replicas (those it had may take their time to go)."""
+    owner = w.owner_of(new, "StatefulSet") if new is not None and old is None else None
+    if owner is None or new is None:
+        return
+    start = int((owner.spec.get("ordinals") or {}).get("start") or 0)
+    most = w.bound(owner.uid, "replicas", int(owner.spec.get("replicas", 1)))
+    ordinal = int(new.name.rsplit("-", 1)[1])
+    if not start <= ordinal < start + most:
+        yield f"ordinal {ordinal} of {owner.key.path}, which asks for {most} from {start}"
 
 
 def never_more_pods_than_parallelism(
@@ -291,7 +303,8 @@ def an_identity_runs_once(w: Watchdog, old: Obj | None, new: Obj | None) -> Iter
 _CHECKS: dict[str, tuple[Check, ...]] = {
     "pods": (
         successes_are_noted, pods_stay_where_they_are, never_more_pods_than_asked_for,
-        never_more_pods_than_parallelism, one_daemon_per_node, an_identity_runs_once,
+        ordinals_are_asked_for, never_more_pods_than_parallelism, one_daemon_per_node,
+        an_identity_runs_once,
     ),
     "replicasets.apps": (bounds_are_noted, rollouts_never_surge_too_far),
     "replicationcontrollers": (bounds_are_noted,),
