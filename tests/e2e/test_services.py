@@ -115,7 +115,8 @@ class Site:
 
     def udp(self, where: str, target: str, times: int = 1) -> set[str]:
         host, port = target.split(":")  # (bash reads the first byte of a datagram only)
-        one = f"exec 3<>/dev/udp/{host}/{port}; echo hi >&3; read -t 5 -u 3 line; echo $line"
+        read = "read -r -N 1 -t 5 -u 3 line; echo $line"
+        one = f"exec 3<>/dev/udp/{host}/{port}; echo hi >&3; {read}"
         return {*self.sh(where, f"for i in $(seq {times}); do {one}; done")}
 
     def wait(self, where: str, target: str, names: set[str]) -> None:
