@@ -181,6 +181,22 @@ def test_a_static_local_volume_has_to_be_there(tmp_path: Path) -> None:
     assert mounted(held) == str(tmp_path / "there")
 
 
+def test_a_static_host_path_is_checked_against_its_type(tmp_path: Path) -> None:
+    def at(kind: str) -> Claims:
+        static = volume(hostPath={"path": str(tmp_path / "there"), "type": kind})
+        static["metadata"]["annotations"] = {}
+        del static["spec"]["local"]
+        return claims(of=claim(), on=static, disks=Disks(tmp_path / "volumes"))
+
+    with pytest.raises(ClaimFailure, match=r'volume "v" : hostPath type check failed: .*/there is '
+                       "not a directory"):  # fmt: skip
+        mounted(at("Directory"))
+    assert mounted(at("DirectoryOrCreate")) == str(tmp_path / "there")
+    assert mounted(at("Directory")) == mounted(at("")) == str(tmp_path / "there")
+    with pytest.raises(ClaimFailure, match="is not a socket file"):
+        mounted(at("Socket"))
+
+
 def test_removal_never_follows_links_out_of_the_volume(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -11,6 +11,7 @@ from typing import Protocol
 from sampan.api.obj import Body
 from sampan.control import storage
 from sampan.node.disks import DiskFailure, Disks
+from sampan.node.hostpath import WrongType, host_path
 
 _IN_USE = (
     "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
@@ -167,15 +168,14 @@ class Claims:
                     block=storage.mode_of(volume) == "Block", alone=alone,
                     options=tuple(spec.get("mountOptions") or ()),
                 )  # fmt: skip
+            if "hostPath" in spec and storage.mode_of(volume) != "Block":
+                return await self._disks.run(host_path, spec["hostPath"]), True
             for kind in ("local", "hostPath"):
                 if kind in spec:
                     path = str(spec[kind]["path"])
-                    if kind == "local" or storage.mode_of(volume) == "Block":
-                        await self._disks.run(_must_exist, path)
-                    else:
-                        await self._disks.run(os.makedirs, path, 0o755, True)
+                    await self._disks.run(_must_exist, path)
                     return path, True
-        except (DiskFailure, OSError) as e:
+        except (DiskFailure, WrongType, OSError) as e:
             raise ClaimFailure(f'MountVolume.SetUp failed for volume "{name}" : {e}') from e
         other = next((k for k in spec if k in _SOURCES), "unknown")
         raise ClaimFailure(

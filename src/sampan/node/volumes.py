@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from sampan.lib.clock import Clock, parse_rfc3339
 from sampan.lib.quantity import quantity
 from sampan.node.claims import ClaimFailure, Claims
 from sampan.node.environment import decode_config, decode_secret
+from sampan.node.hostpath import WrongType, host_path
 from sampan.node.payload import Entry, write_payload
 from sampan.node.resolve import Context, pod_field, resource_field
 from sampan.node.runtime.base import RuntimeFailure
@@ -487,30 +487,7 @@ def _own(path: Path, pod: Body, *, read_only: bool) -> None:
 
 
 def _host_path(volume: Body) -> str:
-    """The path, checked against its type (and made, for the OrCreate types)."""
-    source = volume["hostPath"]
-    path, kind = str(source["path"]), source.get("type") or ""
-    if kind == "DirectoryOrCreate" and not os.path.exists(path):
-        os.makedirs(path, mode=0o755)
-    elif kind == "FileOrCreate" and not os.path.exists(path):
-        Path(path).touch(mode=0o644)
-    checks: dict[str, tuple[Callable[[int], bool], str]] = {
-        "Directory": (stat.S_ISDIR, "a directory"),
-        "DirectoryOrCreate": (stat.S_ISDIR, "a directory"),
-        "File": (stat.S_ISREG, "a file"),
-        "FileOrCreate": (stat.S_ISREG, "a file"),
-        "Socket": (stat.S_ISSOCK, "a socket file"),
-        "CharDevice": (stat.S_ISCHR, "a character device"),
-        "BlockDevice": (stat.S_ISBLK, "a block device"),
-    }
-    if kind in checks:
-        fits, what = checks[kind]
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            mode = 0
-        if not fits(mode):
-            raise _failed(volume, f"hostPath type check failed: {path} is not {what}")
-    elif not os.path.exists(path):
-        os.makedirs(path, mode=0o755)  # as container runtimes do for a source that is absent
-    return path
+    try:
+        return host_path(volume["hostPath"])
+    except WrongType as e:
+        raise _failed(volume, str(e)) from e
