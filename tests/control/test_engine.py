@@ -11,7 +11,7 @@ from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Event, Key, Obj, Page
 from sampan.apiserver.endpoint import ApiServer
 from sampan.client.base import Client, Transport, Unknown
-from sampan.control.engine import Engine
+from sampan.control.engine import PATIENCE_SECONDS, Engine
 from sampan.control.events import Recorder
 from sampan.control.plan import (
     Action,
@@ -20,11 +20,13 @@ from sampan.control.plan import (
     Create,
     Delete,
     Emit,
+    SetStatus,
     Trigger,
     Update,
     own,
 )
 from sampan.lib.clock import RealClock
+from sampan.lib.loop import run_virtual
 from sampan.testing.api import api_server, client_of
 
 
@@ -402,3 +404,83 @@ def test_stopping_does_not_wait_for_caches_that_show_nothing() -> None:
         await api.authorizer.stop()
 
     asyncio.run(main())
+
+
+class Tally:
+    """Counts the Secrets of a namespace in its Pod's status."""
+
+    name = "deployment-controller"
+    workers = 2
+    triggers = (Trigger("secrets", lambda _o, _c: [POD]), own("pods"))
+    indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}  # noqa: RUF012
+
+    def __init__(self, *, patient: bool) -> None:
+        self.patient = patient
+
+    def observe(self, key: Key, caches: Caches) -> tuple[Obj, int] | None:
+        pod = caches["pods"].get(key.namespace, key.name)
+        return (pod, len(caches["secrets"].list(key.namespace))) if pod is not None else None
+
+    def plan(self, view: tuple[Obj, int], now: float) -> Sequence[Action]:
+        pod, number = view
+        status = {**pod.status, "message": str(number)}
+        if status == pod.status:
+            return []
+        return [
+            SetStatus("pods", {**pod.body, "status": status}, patient=self.patient), Again(600)
+        ]  # fmt: skip
+
+
+POD = Key("pods", "default", "tally")
+
+
+async def tallied(*, patient: bool, pause: float, count: int = 10) -> tuple[list[str], float]:
+    """What the status said, write by write, while *count* Secrets were made with pauses; and the
+    longest it lagged behind the first of them it had not counted (virtual seconds)."""
+    api, client, engine = await engine_with(Tally(patient=patient))
+    pod = {"metadata": {"name": "tally"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await client.create("serviceaccounts", {"metadata": {"name": "default"}}, "default")
+    await client.create("pods", pod, "default")
+    await engine.settle()
+    loop = asyncio.get_running_loop()
+    made: list[float] = []
+    told: list[str] = []
+    lag = 0.0
+
+    def changed(_kind: str, _old: Obj | None, new: Obj | None) -> None:
+        nonlocal lag
+        assert new is not None
+        message = new.status.get("message", "")
+        if told and message != told[-1]:
+            lag = max(lag, loop.time() - made[int(told[-1])])
+        if not told or message != told[-1]:
+            told.append(message)
+
+    engine.caches["pods"].add_handler(changed)
+    for number in range(count):
+        made.append(loop.time())
+        await client.create("secrets", {"metadata": {"name": f"s{number}"}}, "default")
+        await asyncio.sleep(pause)
+    await engine.settle()
+    await engine.stop()
+    await api.authorizer.stop()
+    return told, lag
+
+
+def test_counts_that_change_together_are_written_once() -> None:
+    told, lag = run_virtual(tallied(patient=True, pause=0))
+    assert told == ["0", "10"]
+    assert lag <= PATIENCE_SECONDS * 1.01
+
+
+def test_counts_that_keep_changing_are_written_all_the_same() -> None:
+    """The wait ends after its time, however often the key is woken meanwhile."""
+    told, lag = run_virtual(tallied(patient=True, pause=PATIENCE_SECONDS / 3, count=30))
+    assert 7 <= len(told) <= 12 and told[-1] == "30"
+    assert lag <= PATIENCE_SECONDS * 1.01
+
+
+def test_a_status_that_says_more_than_counts_does_not_wait() -> None:
+    told, lag = run_virtual(tallied(patient=False, pause=0.001))
+    assert told == [str(n) for n in range(11)]
+    assert lag == 0

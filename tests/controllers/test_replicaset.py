@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.api.obj import Body, Key, Obj
-from sampan.control.plan import Create, Delete
+from sampan.control.plan import Create, Delete, SetStatus
 from sampan.controllers.pods import is_active
 from sampan.controllers.replicaset import BURST, ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
@@ -79,6 +79,16 @@ def test_status_counts_and_then_rests() -> None:
         "terminatingReplicas": 0, "observedGeneration": 1,
     }  # fmt: skip
     assert w.step(c, KEY) == []
+
+
+def test_a_plan_that_scales_leaves_the_count_to_the_next() -> None:
+    """What it makes or removes wakes it again: a count before that would be untrue at once."""
+    w, c = world(2)
+    for wanted in (2, 3, 1):
+        w.objects[KEY]["spec"]["replicas"] = wanted
+        assert not any(isinstance(a, SetStatus) for a in w.step(c, KEY))
+        assert any(isinstance(a, SetStatus) for a in w.step(c, KEY))
+        assert status(w)["replicas"] == wanted
 
 
 def test_min_ready_seconds_delays_availability() -> None:

@@ -38,6 +38,8 @@ from sampan.lib.clock import Clock
 from sampan.lib.queue import WorkQueue
 
 BARRIER_SECONDS = 30.0
+PATIENCE_SECONDS = 0.004  # how long a status that only counts waits for more to count
+_EARLY = 0.0005  # a loop's timers may fire so much before their time: no turn is made for that
 _QUIET_TURNS = 50
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class _Running:
     recorder: Recorder
     queue: WorkQueue[Key] = field(default_factory=WorkQueue)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    patient: dict[Key, float] = field(default_factory=dict)  # when what waits is written
 
 
 @dataclass(slots=True)
@@ -149,7 +152,7 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        return all(r.queue.is_idle for r in self._running)
+        return all(r.queue.is_idle and not r.patient for r in self._running)
 
     async def settle(self, *, timeout: float = 60.0) -> None:
         """Returns once nothing is queued or worked on and no cache moves any more. For tests with
@@ -157,7 +160,8 @@ class Engine:
         async with asyncio.timeout(timeout):
             quiet, before = 0, -1
             while quiet < _QUIET_TURNS:
-                await asyncio.sleep(0.001 if quiet == _QUIET_TURNS - 1 else 0)
+                waits = quiet == _QUIET_TURNS - 1 or any(r.patient for r in self._running)
+                await asyncio.sleep(0.001 if waits else 0)
                 now = sum(c.revision for c in self.caches.all())
                 quiet = quiet + 1 if self.is_idle and now == before else 0
                 before = now
@@ -186,9 +190,9 @@ class Engine:
     async def _reconcile(self, running: _Running, key: Key) -> None:
         controller = running.controller
         view = controller.observe(key, self.caches)
-        if view is None:
+        actions = controller.plan(view, self._clock.now()) if view is not None else ()
+        if self._waits(running, key, actions):
             return
-        actions = controller.plan(view, self._clock.now())
         writes = _Writes()
         try:
             await self._execute(running, key, actions, writes)
@@ -196,6 +200,24 @@ class Engine:
             await self._barrier(writes)
             raise
         await self._barrier(writes)
+
+    @staticmethod
+    def _waits(running: _Running, key: Key, actions: Sequence[Action]) -> bool:
+        """Whether *actions* only count, and more to count may come within a moment: then the key
+        is planned anew, at the latest when the moment is over."""
+        counts = any(isinstance(a, SetStatus) for a in actions) and all(
+            a.patient if isinstance(a, SetStatus) else isinstance(a, Again) for a in actions
+        )
+        if not counts:
+            running.patient.pop(key, None)
+            return False
+        now = asyncio.get_running_loop().time()
+        due = running.patient.setdefault(key, now + PATIENCE_SECONDS)
+        if now >= due - _EARLY:
+            del running.patient[key]
+            return False
+        running.queue.add_after(key, due - now)
+        return True
 
     async def _barrier(self, writes: _Writes) -> None:
         """Wait until the caches show every write. A cache that does not get there in time, or of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from sampan.api.errors import StatusError
@@ -44,10 +44,14 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Write the status subresource (optimistic: body carries its resourceVersion)."""
+    """Write the status subresource (optimistic: body carries its resourceVersion).
+
+    patient: only counts what others do. A plan of nothing else waits for a few milliseconds and is
+    made anew, so that changes which come together cost one write (``engine.PATIENCE_SECONDS``)."""
 
     resource: str
     body: Body
+    patient: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -445,4 +445,6 @@ class Plan:
             status["collisionCount"] = collisions
         if old.get("conditions"):
             status["conditions"] = old["conditions"]
-        return [SetStatus(RESOURCE, {**d, "status": status})] if status != old else []
+        if status == old:
+            return []
+        return [SetStatus(RESOURCE, {**d, "status": status}, patient=True)]

@@ -269,7 +269,7 @@ class _Step(Progress):
         self.notes[r.REVISION] = str(number)
         if self._has_deadline:
             self._progress(SET_CREATED, set=name)
-        self._write_status(self._counted(sets, None))
+        self._write_status(self._counted([*sets, body], None))
 
     def _refused(self, name: str, error: str) -> Sequence[Action]:
         text = SET_REFUSED.text(set=name, error=error)

@@ -427,7 +427,7 @@ class Plan:
         status = {k: v for k, v in status.items() if v != ""}
         if status == old:
             return []
-        return [SetStatus(RESOURCE, {**s, "status": status})]
+        return [SetStatus(RESOURCE, {**s, "status": status}, patient=True)]
 
 
 def _is_running(pod: Body) -> bool:

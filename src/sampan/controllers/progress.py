@@ -226,7 +226,7 @@ class Progress:
             return
         meta = d["metadata"] if same_notes else {**d["metadata"], "annotations": self.notes}
         body = {**d, "metadata": meta, "status": status}
-        self.actions.append(SetStatus(RESOURCE, body))
+        self.actions.append(SetStatus(RESOURCE, body, patient=True))
 
     def _watch_deadline(self, status: Body) -> None:
         current = r.condition({"status": status}, "Progressing")

@@ -127,6 +127,7 @@ class ReplicaSetController:
         selector = self.selector(rs)
         actions: list[Action] = []
         deleting = "deletionTimestamp" in meta
+        scaling: list[Action] = []
         mine = [p for p in view.owned if selector.matches(p.labels)]
         if not deleting:
             strange = [p for p in view.owned if p not in mine and podlib.is_active(p.body)]
@@ -136,8 +137,10 @@ class ReplicaSetController:
         active = [p.body for p in mine if podlib.is_active(p.body)]
         terminating = sum(1 for p in mine if p.is_deleting and not podlib.is_finished(p.body))
         if not deleting:
-            actions += self._scale(rs, active, view.related, now)
-        actions += self._status(rs, active, terminating, now)
+            scaling = self._scale(rs, active, view.related, now)
+            actions += scaling
+        if not scaling:  # what it makes or removes wakes the set again, to be counted then
+            actions += self._status(rs, active, terminating, now)
         again = podlib.next_available(active, spec.get("minReadySeconds", 0), now)
         if again is not None:
             actions.append(Again(again))
@@ -223,7 +226,7 @@ class ReplicaSetController:
             status["conditions"] = conditions
         if status == old:
             return []
-        return [SetStatus(self.resource, {**rs, "status": status})]
+        return [SetStatus(self.resource, {**rs, "status": status}, patient=True)]
 
 
 def _release(pod: Obj, uid: str) -> Action:
