@@ -319,6 +319,26 @@ def test_mounts_and_what_the_kubelet_adds() -> None:
         spec_of({"volumeMounts": [{"name": "w", "mountPath": "/w"}]})
 
 
+@pytest.mark.parametrize(
+    ("expression", "missing"),
+    [("$(EMPTY)", "EMPTY"), ("a/$(NONE)/$(EMPTY)", "EMPTY, NONE"), ("$$(NONE)", "")],
+)
+def test_a_path_is_not_made_of_variables_without_value(expression: str, missing: str) -> None:
+    container = {
+        "env": [{"name": "EMPTY", "value": ""}],
+        "volumeMounts": [{"name": "v", "mountPath": "/x", "subPathExpr": expression}],
+    }
+    context = Context(
+        pod=pod_body(container), volumes={"v": "/v"}, sub_path=lambda base, sub: (base + sub, False)
+    )
+    if not missing:
+        assert spec_of(container, context).mounts[0].source == "/v$(NONE)"
+        return
+    with pytest.raises(RuntimeFailure) as failure:
+        spec_of(container, context)
+    assert failure.value.message == f"missing value for {missing}"
+
+
 def test_sandbox_of_a_pod() -> None:
     pod = pod_body(
         {"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}},

@@ -36,6 +36,7 @@ from sampan.apiserver.connection import (
     failure,
 )
 from sampan.apiserver.metrics import Metrics
+from sampan.apiserver.proxying import Proxying
 from sampan.apiserver.streaming import KINDS, Streaming
 from sampan.lib.clock import Clock, RealClock
 
@@ -85,6 +86,7 @@ class Front:
         self._ready = ready
         self._clock = clock or RealClock()
         self._rng = rng or random.Random()
+        self._proxying = Proxying(api, streams, self._rng)
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, "")
@@ -171,7 +173,8 @@ class Front:
         where = routes.place(request.path)
         if where is None:
             return self._other(request, user, labels)
-        query = routes.query(request.query)
+        is_proxied = where.subresource == "proxy"
+        query = routes.Query() if is_proxied else routes.query(request.query)
         verb = routes.verb_of(request.method, where, query.first)
         call = routes.call_of(where, verb, query.first)
         call.user_agent = request.header("user-agent")
@@ -196,6 +199,10 @@ class Front:
                 )
             with self._long():
                 return await self._streaming.serve(connection, request, where=where, query=query)
+        if is_proxied:
+            labels.is_long = True
+            with self._long():
+                return await self._proxying.serve(connection, request, where)
         routes.check_method(t, where, verb)
         wanted = media.accepted(",".join(request.headers.get("accept", ())))
         self._read_body(t, call, request)

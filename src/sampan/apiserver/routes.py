@@ -138,7 +138,9 @@ def resource_type(registry: Registry, where: Place) -> ResourceType:
         raise no_such_resource()
     if where.subresource and where.subresource not in t.subresources:
         raise no_such_resource()
-    if where.rest:
+    if where.subresource == "proxy" and where.is_watch:
+        raise no_such_resource()
+    if where.rest and where.subresource != "proxy":
         raise no_such_resource()
     return t
 
@@ -146,6 +148,8 @@ def resource_type(registry: Registry, where: Place) -> ResourceType:
 def verb_of(method: str, where: Place, options: Mapping[str, str]) -> str:
     """The API verb of a request, as authorization sees it. Raises StatusError 405."""
     verb = _VERBS.get(method)
+    if where.subresource == "proxy":  # any method goes on to whom it is for
+        return verb or ("get" if method == "HEAD" else "")
     if verb is None:
         raise no_such_method()
     if verb == "get":

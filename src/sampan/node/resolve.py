@@ -313,7 +313,7 @@ def _mounts(context: Context, container: Body, env: Mapping[str, str]) -> tuple[
             continue
         sub = mount.get("subPath") or ""
         if mount.get("subPathExpr"):
-            sub = expand(mount["subPathExpr"], env)
+            sub = _sub_path(mount["subPathExpr"], env)
         is_file = False
         if sub:
             source, is_file = context.sub_path(source, sub)
@@ -329,6 +329,15 @@ def _mounts(context: Context, container: Body, env: Mapping[str, str]) -> tuple[
     taken = {m.target.rstrip("/") for m in mounts}
     mounts += [m for m in context.extra if m.target not in taken]
     return tuple(mounts)
+
+
+def _sub_path(expression: str, env: Mapping[str, str]) -> str:
+    """Every variable of a subPathExpr must have a value: a path is not what is left without it."""
+    named = re.findall(r"\$\$|\$\(([^)]*)\)", expression)
+    missing = sorted({name for name in named if name and not env.get(name)})
+    if missing:
+        _refuse(f"missing value for {', '.join(missing)}")
+    return expand(expression, env)
 
 
 def _devices(context: Context, container: Body) -> tuple[Device, ...]:

@@ -89,7 +89,7 @@ KINDS: tuple[ResourceType, ...] = (
         kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
         definition=f"{CORE}.Pod",
         subresources=("attach", "binding", "ephemeralcontainers", "eviction", "exec", "log",
-                      "portforward", "status"),
+                      "portforward", "proxy", "status"),
         fields=fields(
             "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
             "spec.serviceAccountName", "status.phase", "status.podIP",

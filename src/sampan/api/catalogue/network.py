@@ -56,7 +56,7 @@ _SERVICE_CIDR = Rules(
 KINDS: tuple[ResourceType, ...] = (
     ResourceType(
         kind="Service", plural="services", singular="service", short_names=("svc",),
-        categories=ALL, definition=f"{CORE}.Service", subresources=("status",),
+        categories=ALL, definition=f"{CORE}.Service", subresources=("proxy", "status"),
         fields=fields("spec.clusterIP", "spec.type"), has_status=True, name_rule="label",
         columns=network.SERVICE, rules=_SERVICE,
     ),
