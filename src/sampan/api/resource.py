@@ -55,11 +55,13 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A subresource that changes one part of its object's desired state. take: puts that part of
-    what a client sent into a copy of the current object; validate: all problems of the change."""
+    """A subresource that changes one part of its object. take: puts that part of what a client sent
+    into a copy of the current object; validate: all problems of the change; of_status: the part is
+    of the status, so that ``prepare_update`` is not asked."""
 
     take: Callable[[Body, Body], None]
     validate: Callable[[Body, Body], list[Cause]]
+    of_status: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 from sampan.api.errors import Cause, forbidden, not_found
 from sampan.api.obj import Body, Key, Obj
 from sampan.apiserver.authz import check_escalation
+from sampan.apiserver.certificate_admission import CertificateRequests
 from sampan.apiserver.ingress_admission import DefaultIngressClass
 from sampan.apiserver.limit_admission import LimitRanger
 from sampan.apiserver.pages import obj_of
@@ -214,5 +215,5 @@ def builtin() -> tuple[_Plugin, ...]:
         NamespaceLifecycle(), LimitRanger(), ServiceAccounts(), DefaultTolerations(), Priority(),
         Escalation(),
         StorageObjectInUseProtection(), DefaultStorageClass(), PersistentVolumeClaimResize(),
-        PhaseTransitions(), DefaultIngressClass(), ResourceQuota(),
+        PhaseTransitions(), CertificateRequests(), DefaultIngressClass(), ResourceQuota(),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from sampan.api.obj import Body
+from sampan.apiserver import bootstrap_certificates as certificates
 
 RBAC = "rbac.authorization.k8s.io"
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
@@ -69,6 +70,7 @@ NODE_RULES: list[Body] = [
     _rule("create delete get list patch update watch", "storage.k8s.io", "csinodes"),
     _rule(_READ, "storage.k8s.io", "csidrivers volumeattachments"),
     _rule(_READ, "node.k8s.io", "runtimeclasses"),
+    *certificates.NODE,
 ]  # fmt: skip
 
 _VIEW = (
@@ -120,6 +122,7 @@ _ADMIN = (
 
 # name -> rules
 _CLUSTER_ROLES: dict[str, tuple[Body, ...]] = {
+    **certificates.CLUSTER,
     "cluster-admin": (_rule("*", "*", "*"), _paths("*", "*")),
     "system:basic-user": (
         _rule("create", "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
@@ -194,6 +197,7 @@ _CLUSTER_ROLES: dict[str, tuple[Body, ...]] = {
 # Each controller's own rights; get, list and watch on what it names come by themselves (our
 # controllers read as themselves, upstream's through a shared informer).
 _CONTROLLERS: dict[str, tuple[Body, ...]] = {
+    "certificate-controller": (*certificates.CONTROLLER, _EVENTS),
     "namespace-controller": (
         _rule("delete get list watch update patch", "core", "namespaces"),
         _rule("update patch", "core", "namespaces/finalize namespaces/status"),

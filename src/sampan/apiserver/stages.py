@@ -217,7 +217,8 @@ def prepare(w: Write) -> None:
     if w.old is None:
         rules.prepare_create(w.body)
         return
-    if w.subresource and w.subresource not in rules.parts:
+    part = rules.parts.get(w.subresource)
+    if w.subresource and (part is None or part.of_status):
         return
     rules.prepare_update(w.body, w.old.body)
     if w.t.has_generation and _desired(w.body) != _desired(w.old.body):

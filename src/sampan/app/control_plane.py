@@ -18,6 +18,11 @@ from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.address_repair import AddressRepair
+from sampan.controllers.certificates import (
+    CertificateApprover,
+    CertificateCleaner,
+    CertificateSigner,
+)
 from sampan.controllers.cronjob import CronJobController
 from sampan.controllers.daemonset import DaemonSetController
 from sampan.controllers.deployment import DeploymentController
@@ -52,6 +57,7 @@ from sampan.controllers.ttl_after_finished import TtlAfterFinishedController
 from sampan.controllers.volume_binder import VolumeBinder
 from sampan.controllers.volume_expand import VolumeExpand
 from sampan.controllers.volume_protection import ClaimProtection, VolumeProtection
+from sampan.lib import csr
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
 from sampan.scheduler.scheduler import Scheduler
@@ -78,7 +84,8 @@ def node_user(name: str) -> User:
 class ControlPlane:
     """Over a store; everything in it speaks to the API by local transports.
 
-    root_ca: PEM, published in every namespace. token_key: PEM, signs service account tokens.
+    root_ca: PEM, published in every namespace. sign: with its key, requests that were approved.
+    token_key: PEM, signs service account tokens.
     api_address, api_port: where the ``kubernetes`` Service points to; dns_address: ``kube-dns``.
     host_address: the cluster's own loopback address, where LoadBalancer services are found.
     line: what stands between a component and the API (worlds with faults put theirs there).
@@ -88,7 +95,8 @@ class ControlPlane:
 
     def __init__(
         self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
-        token_key: bytes, api_address: str, api_port: int, host_address: str = "127.0.0.1",
+        sign: csr.Sign, token_key: bytes, api_address: str, api_port: int,
+        host_address: str = "127.0.0.1",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
         dns_address: str = "10.44.1.2", service_cidrs: Sequence[str] = DEFAULT_CIDRS,
         usage: UsageOfNodes = dict,
@@ -127,6 +135,7 @@ class ControlPlane:
             NodeHealth(clock), NodeEviction(), TaintEvictionController(clock),
             PodCollector(clock), EndedPods(), NodeTtlController(),
             ResourceQuotaController(namespaced),
+            CertificateApprover(), CertificateSigner(sign), CertificateCleaner(),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

@@ -31,6 +31,7 @@ from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_
 from sampan.app.node_network import NodeNetwork
 from sampan.client import kubeconfig
 from sampan.controllers.local_provisioner import LocalProvisioner
+from sampan.lib import csr
 from sampan.lib.clock import RealClock
 from sampan.lib.datadir import DataDir, started_at
 from sampan.lib.ids import Ids
@@ -144,7 +145,8 @@ class Daemon:
         assert self._store is not None
         plane = self._plane = ControlPlane(
             self._store, clock=self.clock, ids=self.ids, rng=self.rng,
-            root_ca=self.pki.ca.certificate.decode(), token_key=self.pki.service_accounts,
+            root_ca=self.pki.ca.certificate.decode(), sign=csr.signer(self.pki.ca),
+            token_key=self.pki.service_accounts,
             api_address=API_ADDRESS, api_port=6443, host_address=self.place.address,
             usage=lambda: {n.name: n.agent.usage for n in self.nodes},
         )  # fmt: skip

@@ -18,10 +18,10 @@ from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_
 from sampan.client.base import Client, Unknown
 from sampan.client.local import LocalTransport
 from sampan.controllers.local_provisioner import LocalProvisioner
-from sampan.lib import tls
+from sampan.lib import csr, tls
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
-from sampan.lib.loop import VirtualClock
+from sampan.lib.loop import START, VirtualClock
 from sampan.node.agent import Agent
 from sampan.node.runtime.fake import Behaviour, FakeRuntime
 from sampan.sim.faults import NONE, Faults, Process
@@ -29,6 +29,7 @@ from sampan.store.base import Change, Delete, Put
 from sampan.store.memory import MemoryStore
 
 _KEY = tls.new_key()
+_AUTHORITY = tls.new_authority("world", now=START)
 CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "110"}
 _RESTART_SECONDS = 5.0  # how long what was killed stays away, at most
 
@@ -136,7 +137,8 @@ class World:
         self._process = process
         return ControlPlane(
             self.store, clock=self.clock, ids=self._ids,
-            rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM", token_key=_KEY,
+            rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM",
+            sign=csr.signer(_AUTHORITY), token_key=_KEY,
             api_address="10.44.1.1", api_port=6443, line=process.line,
             usage=lambda: {name: agent.usage for name, agent in self.agents.items()},
         )  # fmt: skip

@@ -7,6 +7,7 @@ from sampan.api.catalogue import (
     access,
     apps,
     batch,
+    certificates,
     core,
     limits,
     metrics,
@@ -16,7 +17,7 @@ from sampan.api.catalogue import (
 )
 from sampan.api.resource import Registry
 
-_FAMILIES = (core, limits, network, apps, batch, policy, access, storage, metrics)
+_FAMILIES = (core, limits, network, apps, batch, policy, access, certificates, storage, metrics)
 
 
 def builtin() -> Registry:
