@@ -21,7 +21,7 @@ from sampan.sim.faults import NONE, Faults
 from sampan.sim.properties import Violation, Watchdog, is_finished, is_live, is_ready
 from sampan.sim.world import World
 
-NAMESPACE = "default"
+NAMESPACE = "work"
 SETTLE_SECONDS = 3 * 3600.0
 _QUIET_SECONDS, _QUIET_TURNS = 60.0, 10  # a minute without a write within ten
 _VOLATILE = {"events", "leases.coordination.k8s.io", "nodes"}
@@ -188,6 +188,7 @@ class History:
             for i in range(dice.rng.randint(1, 4)):
                 await world.add_node(f"n{i + 1}")
             watchdog = Watchdog(world)
+            await world.client.create("namespaces", {"metadata": {"name": NAMESPACE}})
             world.faults = dice.faults()
             self._tell(f"faults {world.faults}")
             for _ in range(dice.rng.randint(4, 16)):
@@ -195,6 +196,9 @@ class History:
                 await self._step()
                 watchdog.check()
             await asyncio.sleep(dice.rng.choice([0.0, 5.0, 60.0]))
+            if dice.chance(0.3):
+                self._tell("delete the namespace")
+                await world.client.delete("namespaces", NAMESPACE)
             await self._calm()
             await self._settle(watchdog)
             watchdog.check()
@@ -380,6 +384,8 @@ def unsettled(w: Watchdog) -> list[str]:
             text = _unsettled_one(w, obj)
             if text:
                 found.append(f"{obj.key.path}: {text}")
+        elif resource == "namespaces" and obj.is_deleting:
+            found.append(f"{obj.key.path} is terminating: {obj.status.get('conditions')}")
         elif resource == "pods" and obj.controller is not None:
             if obj.controller["uid"] not in w.by_uid:
                 found.append(f"{obj.key.path} is an orphan")
