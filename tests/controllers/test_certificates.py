@@ -210,11 +210,17 @@ def test_a_kubelet_is_approved_by_review() -> None:
         "Auto approving self kubelet client certificate after SubjectAccessReview."}]  # fmt: skip
     (second,) = answer(ask, allowed=False)
     assert second.body["spec"]["resourceAttributes"]["subresource"] == "nodeclient"
-    assert answer(second, allowed=False) == []
+    assert answer(second, allowed=False) == [Again(1.0)]  # rights may come later
     (update,) = answer(second, allowed=True)
     assert update.body["status"]["conditions"][0]["message"] == (
         "Auto approving kubelet client certificate after SubjectAccessReview."
     )
+
+
+@pytest.mark.parametrize(("ago", "after"), [(0, 1.0), (40, 40.0), (5000, 1000.0)])
+def test_a_refused_one_is_asked_for_again_ever_more_seldom(ago: float, after: float) -> None:
+    (ask,) = plan(CertificateApprover(), body=kubelet("bootstrap"), ago=ago)
+    assert answer(ask, allowed=False) == [Again(after)]
 
 
 def test_another_s_certificate_takes_the_other_right() -> None:

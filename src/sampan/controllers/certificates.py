@@ -32,6 +32,7 @@ REVIEWS = "subjectaccessreviews.authorization.k8s.io"
 LONGEST = 365 * 86400.0  # seconds; --cluster-signing-duration
 _SHORTEST = 600.0
 _HOUR, _DAY = 3600.0, 86400.0
+_SOONEST, _LATEST = 1.0, 1000.0  # seconds until a refused one is asked for again
 _NODES = ("system:nodes",)
 _NODE = "system:node:"
 _OPTIONAL = ("digital signature", "key encipherment")
@@ -175,13 +176,15 @@ class CertificateApprover(_Requests):
         if problem(KUBELET_CLIENT, asked, list(view.spec.get("usages") or ())):
             return []
         own_name = view.spec.get("username") == asked.common_name
-        return _review(view, _REVIEWED if own_name else _REVIEWED[1:])
+        return _review(view, _REVIEWED if own_name else _REVIEWED[1:], now)
 
 
-def _review(request: Obj, left: Sequence[tuple[str, str]]) -> Sequence[Action]:
-    """Ask whether the requestor may; where not, the next question."""
+def _review(request: Obj, left: Sequence[tuple[str, str]], now: float) -> Sequence[Action]:
+    """Ask whether the requestor may; where not, the next question. Rights may come later: it is
+    asked again, each time after as long as it has waited already."""
     if not left:
-        return []
+        waited = now - parse_rfc3339(request.meta["creationTimestamp"])
+        return [Again(min(max(waited, _SOONEST), _LATEST))]
     (subresource, message), *rest = left
     spec: Body = {
         "user": request.spec.get("username", ""),
@@ -196,7 +199,7 @@ def _review(request: Obj, left: Sequence[tuple[str, str]]) -> Sequence[Action]:
 
     def answered(review: Obj) -> Sequence[Action]:
         if not review.status.get("allowed"):
-            return _review(request, rest)
+            return _review(request, rest, now)
         approved = {"type": "Approved", "status": "True", "reason": "AutoApproved",
                     "message": message}  # fmt: skip
         status = {**request.status, "conditions": [*conditions(request.body), approved]}
