@@ -484,3 +484,32 @@ def test_a_status_that_says_more_than_counts_does_not_wait() -> None:
     told, lag = run_virtual(tallied(patient=False, pause=0.001))
     assert told == [str(n) for n in range(11)]
     assert lag == 0
+
+
+def test_what_follows_from_an_updates_answer() -> None:
+    """A refusal is an answer too: the plan goes on and the key does not come back for it."""
+
+    async def main() -> None:
+        answers: list[Obj | StatusError] = []
+
+        def then(answer: Obj | StatusError) -> Sequence[Action]:
+            answers.append(answer)
+            body = {"metadata": {"name": f"after-{len(answers)}", "namespace": "default"}}
+            return [Create("configmaps", body)]
+
+        good = {"metadata": {"name": "a", "namespace": "default"}, "data": {"k": "eA=="}}
+        gone = {"metadata": {"name": "gone", "namespace": "default"}}
+        updates = [Update("secrets", good, then=then), Update("secrets", gone, then=then)]
+        scripted = Scripted(lambda calls: updates if calls == 1 else [])
+        api, client, engine = await engine_with(scripted)
+        await client.create("secrets", {"metadata": {"name": "a"}}, "default")
+        await engine.settle()
+        assert isinstance(answers[0], Obj) and answers[0].body["data"] == {"k": "eA=="}
+        assert isinstance(answers[1], StatusError) and answers[1].code == 404
+        names = [o.name for o in (await client.list("configmaps", "default")).items]
+        assert [n for n in names if n.startswith("after")] == ["after-1", "after-2"]
+        assert scripted.calls == 2  # once more for its own write, not for the refusal
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())

@@ -68,7 +68,9 @@ async def handle(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj
     stored = api.registry.get(alias.of)
     assert stored is not None
     inner = _inner(t, alias, call)
-    if call.subresource or call.verb not in t.verbs:
+    if call.subresource and call.subresource not in t.subresources:
+        raise method_not_allowed(f"{t.resource}/{call.subresource}", call.verb)
+    if call.verb not in (("get", "patch", "update") if call.subresource else t.verbs):
         raise method_not_allowed(t.resource, call.verb)
     if call.verb == "patch":
         return await _patch(api, user, call, t)

@@ -338,6 +338,15 @@ _CONTROLLERS: dict[str, tuple[Body, ...]] = {
         _rule("list watch delete get", "core", "pods"), _rule("get list watch", "core", "nodes"),
         _rule("patch update", "core", "pods/status"),
     ),
+    "horizontal-pod-autoscaler": (
+        _rule("get list watch", "autoscaling", "horizontalpodautoscalers"),
+        _rule("update", "autoscaling", "horizontalpodautoscalers/status"),
+        _rule("get update", "*", "*/scale"),
+        _rule("list", "core", "pods"),
+        _rule("list", "metrics.k8s.io", "pods"),
+        _rule("get list", "custom.metrics.k8s.io external.metrics.k8s.io", "*"),
+        _EVENTS,
+    ),
     "job-controller": (
         _rule("get list watch update patch", "batch", "jobs"),
         _rule("update patch", "batch", "jobs/status"),

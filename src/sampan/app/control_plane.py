@@ -18,6 +18,7 @@ from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.address_repair import AddressRepair
+from sampan.controllers.autoscaler import Autoscaler
 from sampan.controllers.certificates import (
     CertificateApprover,
     CertificateCleaner,
@@ -119,6 +120,7 @@ class ControlPlane:
         stored = [t for t in self.registry if not t.virtual and t.alias is None]
         namespaced = [t.resource for t in stored if t.namespaced]
         kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
+        targets = {(t.group, t.kind): t.resource for t in stored if t.namespaced}
         self.load_balancers = LoadBalancerController(host_address)
         controllers: tuple[Any, ...] = (
             ServiceAccountController(), RootCaController(root_ca),
@@ -136,6 +138,7 @@ class ControlPlane:
             PodCollector(clock), EndedPods(), NodeTtlController(),
             ResourceQuotaController(namespaced),
             CertificateApprover(), CertificateSigner(sign), CertificateCleaner(),
+            Autoscaler(targets),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)

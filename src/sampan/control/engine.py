@@ -254,9 +254,8 @@ class Engine:
                 running.recorder.emit(regarding, kind, reason, message)
             case Again(after=after):
                 running.queue.add_after(key, after)
-            case Update(resource=resource, body=body, subresource=sub):
-                with writes.doubting(resource):
-                    writes.wrote(await client.update(resource, body, subresource=sub))
+            case Update():
+                await self._update(running, key, action, writes)
             case SetStatus(resource=resource, body=body):
                 with writes.doubting(resource):
                     writes.wrote(await client.update(resource, body, subresource="status"))
@@ -287,6 +286,21 @@ class Engine:
             return await client.list(ask.resource, ask.namespace, labels=ask.labels)
         except StatusError as e:
             return e
+
+    async def _update(self, running: _Running, key: Key, action: Update, writes: _Writes) -> None:
+        answer: Obj | StatusError
+        try:
+            with writes.doubting(action.resource):
+                answer = await running.client.update(
+                    action.resource, action.body, subresource=action.subresource
+                )
+                writes.wrote(answer)
+        except StatusError as e:
+            if action.then is None:
+                raise
+            answer = e
+        if action.then is not None:
+            await self._execute(running, key, action.then(answer), writes)
 
     async def _delete(self, running: _Running, key: Key, action: Delete, writes: _Writes) -> None:
         target = action.key

@@ -25,11 +25,13 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Replace the object (optimistic: body carries its resourceVersion)."""
+    """Replace the object (optimistic where body carries its resourceVersion). then: makes what
+    follows from the answer; with it a refusal is an answer too, and the plan goes on."""
 
     resource: str
     body: Body
     subresource: str = ""
+    then: Callable[[Obj | StatusError], Sequence[Action]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from sampan.api.catalogue import builtin
 from sampan.api.errors import StatusError, not_found
 from sampan.api.obj import Body, Key, Obj, Page
+from sampan.apiserver.subresources import scale_of
 from sampan.control.plan import (
     Action,
     Again,
@@ -117,6 +119,16 @@ class PlanWorld:
                 made = self.add(resource, body)
                 made_key = Key(resource, meta["namespace"], made["metadata"]["name"])
                 self._all(done(Obj.of(made_key, made, 1)) if done else ())
+            case Update(resource=resource, body=body, subresource="scale", then=then):
+                key = self._key(resource, body)
+                problem = self.refuse(key)
+                if not problem:
+                    self.objects[key]["spec"]["replicas"] = body["spec"]["replicas"]
+                if then is not None:
+                    found = self[resource].get(key.namespace, key.name)
+                    assert found is not None
+                    refused = StatusError(403, "Forbidden", problem)
+                    self._all(then(refused if problem else found))
             case Update(resource=resource, body=body):
                 key = self._key(resource, body)
                 new = copy.deepcopy(body)
@@ -145,6 +157,10 @@ class PlanWorld:
         if not ask.name:
             return Page(list(self[ask.resource].list(ask.namespace)), 1)
         found = self[ask.resource].get(ask.namespace, ask.name)
+        if found is not None and ask.subresource == "scale":
+            t = builtin().get(ask.resource)
+            assert t is not None
+            return Obj.of(found.key, scale_of(t, found), 1)
         return found if found is not None else not_found(ask.resource, ask.name)
 
     def _all(self, actions: Iterable[Action]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from sampan.api.catalogue import (
     access,
     apps,
+    autoscaling,
     batch,
     certificates,
     core,
@@ -17,7 +18,19 @@ from sampan.api.catalogue import (
 )
 from sampan.api.resource import Registry
 
-_FAMILIES = (core, limits, network, apps, batch, policy, access, certificates, storage, metrics)
+_FAMILIES = (
+    core,
+    limits,
+    network,
+    apps,
+    autoscaling,
+    batch,
+    policy,
+    access,
+    certificates,
+    storage,
+    metrics,
+)
 
 
 def builtin() -> Registry:
