@@ -302,15 +302,8 @@ async def _apply(world: World, step: Step) -> str:
         t = world.plane.registry.of_kind(body["apiVersion"], body["kind"])
         if t is None:
             raise StatusError(404, "NotFound", f"no kind {body['kind']} in {body['apiVersion']}")
-        meta = body["metadata"]
-        namespace = meta.get("namespace", "default") if t.namespaced else ""
-        try:
-            await world.client.create(t.resource, body, namespace)
-        except StatusError as e:
-            if e.reason != "AlreadyExists":
-                raise
-            await world.client.patch(t.resource, meta["name"], body, namespace, kind="strategic")
-        names.append(f"{t.resource}/{meta['name']}")
+        await world.apply(t, body)
+        names.append(f"{t.resource}/{body['metadata']['name']}")
     return "apply " + ", ".join(names)
 
 

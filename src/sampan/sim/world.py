@@ -14,6 +14,7 @@ from typing import Any
 from sampan.api.call import Call, User
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Event, Obj, Page
+from sampan.api.resource import ResourceType
 from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_user
 from sampan.client.base import Client, Unknown
 from sampan.client.local import LocalTransport
@@ -258,6 +259,19 @@ class World:
         node = self.nodes[name]
         node.lost = False
         self._spawn(self._restart_agent(node, 0.0))
+
+    # -- what its administrator does --------------------------------------------------------------
+
+    async def apply(self, t: ResourceType, body: Body) -> Obj:
+        """Create *body*, an object of type *t*, or change what is there by a strategic merge."""
+        meta = body["metadata"]
+        namespace = meta.get("namespace", "default") if t.namespaced else ""
+        try:
+            return await self.client.create(t.resource, body, namespace)
+        except StatusError as e:
+            if e.reason != "AlreadyExists":
+                raise
+        return await self.client.patch(t.resource, meta["name"], body, namespace, kind="strategic")
 
     # -- looking ---------------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-from sampan.api.errors import StatusError
 from sampan.api.obj import Body
 from sampan.apiserver.authn import Authenticator
 from sampan.apiserver.discovery import Documents, version_info
@@ -215,14 +214,7 @@ class Cluster:
         t = self.world.plane.registry.of_kind(body["apiVersion"], body["kind"])
         if t is None:
             raise ValueError(f"no kind {body['kind']} in {body['apiVersion']}")
-        meta = body["metadata"]
-        namespace = meta.get("namespace", "default") if t.namespaced else ""
-        try:
-            return self.client.create(t.resource, body, namespace)
-        except StatusError as e:
-            if e.reason != "AlreadyExists":
-                raise
-        return self.client.patch(t.resource, meta["name"], body, namespace, kind="strategic")
+        return self.run(self.world.apply(t, body)).body
 
     def behave(self, image: str, text: str = "", **fields: Any) -> None:
         """What containers of *image* do from now on: ``behave("job:1", "run=5,exit=1")`` or
