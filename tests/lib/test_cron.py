@@ -89,6 +89,9 @@ def test_days_that_never_come(schedule: str) -> None:
         ("0 0 * * *", "America/Sao_Paulo", "2018-11-03T12:00:00-03:00", ["05T00:00:00-02:00"]),
         ("0 1 * * *", "America/Sao_Paulo", "2018-11-03T12:00:00-03:00", ["04T01:00:00-02:00"]),
         ("0 5 5 11 *", "America/Sao_Paulo", "2018-11-01T00:00:00-03:00", ["05T05:00:00-02:00"]),
+        # A day is left out: the zone went over to the other side of the date line.
+        ("0 12 * * *", "Pacific/Apia", "2011-12-29T06:00:00-10:00",
+         ["29T12:00:00-10:00", "31T12:00:00+14:00"]),
         # An offset that changes by half an hour leaves the hours at the half for that day.
         ("0 * * * *", "Australia/Lord_Howe", "2025-04-05T23:00:00+11:00",
          ["06T00:00:00+11:00", "06T01:00:00+11:00", "06T02:00:00+10:30"]),
