@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,18 @@ def test_wrong_options_are_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("argv", [["status"], ["ps"], ["image", "ls"], ["image", "load", "x.tar"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["status"],
+        ["ps"],
+        ["image", "ls"],
+        ["image", "load", "x.tar"],
+        ["node", "ls"],
+        ["node", "add"],
+        ["node", "stop", "x-1"],
+    ],
+)
 def test_without_a_cluster_they_say_so(
     argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +76,22 @@ def test_a_missing_tool_is_named(
     monkeypatch.setattr(lifecycle.os, "geteuid", lambda: 0)
     assert command.main(["up", "--data-dir", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "sampan: missing: apt-get install conmon\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "members"),
+    [
+        ({}, None, [1]),
+        ({}, 3, [1, 2, 3]),
+        ({"nodes": 2}, None, [1, 2]),  # of a version that did not list them
+        ({"nodes": 2, "members": [1, 3]}, None, [1, 3]),
+        ({"nodes": 2, "members": [1, 3]}, 3, [1, 2, 3]),
+        ({"nodes": 2, "members": [2, 5]}, 4, [1, 2, 3, 5]),
+        ({"nodes": 3, "members": [1, 3, 4]}, 2, [1, 3]),
+    ],
+)
+def test_which_nodes_start(before: dict[str, Any], wanted: int | None, members: list[int]) -> None:
+    assert lifecycle._members(before, wanted) == members
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

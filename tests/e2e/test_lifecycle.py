@@ -179,6 +179,43 @@ def test_the_fake_runtime_runs_pods_too(tmp_path: Path) -> None:
         sampan("down", "--purge", "--data-dir", str(data))
 
 
+def test_nodes_come_stop_start_and_go(tmp_path: Path) -> None:
+    data, kubeconfig = tmp_path / "data", tmp_path / "kc"
+    made = Cluster(data, kubeconfig, kubectl_path())
+
+    def states() -> dict[str, str]:
+        return {n["name"]: n["state"] for n in json.loads(made.sampan("node", "ls", "-o", "json"))}
+
+    def refused(*args: str) -> str:
+        done = sampan("node", *args, "--data-dir", str(data), check=False)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        return str(done.stderr)
+
+    try:
+        up(data, kubeconfig, "--runtime", "fake", "--name", "n")
+        assert "node n-2 added" in up(data, kubeconfig, "--nodes", "2").stdout
+        assert "sampan node rm" in up(data, kubeconfig, "--nodes", "1").stdout
+        made.sampan("node", "add")
+        made.kubectl("wait", "node", "--all", "--for=condition=Ready", "--timeout=30s")
+        made.sampan("node", "stop", "n-2")
+        assert "is stopped already" in refused("stop", "n-2")
+        assert "runs already" in refused("start", "n-1")
+        assert "there is no node n-7 (there are n-1, n-2, n-3)" in refused("stop", "n-7")
+        made.sampan("node", "rm", "n-1")
+        assert states() == {"n-2": "Stopped", "n-3": "Ready"}
+        made.sampan("down")
+        up(data, kubeconfig)  # all of that is remembered
+        assert states() == {"n-2": "Stopped", "n-3": "Ready"}
+        made.sampan("node", "start", "n-2")
+        made.sampan("node", "add")
+        assert states() == dict.fromkeys(("n-1", "n-2", "n-3"), "Ready")
+        made.sampan("node", "rm", "n-1", "n-2")
+        assert "only node" in refused("rm", "n-3")
+        assert [n["metadata"]["name"] for n in made.get("nodes")["items"]] == ["n-3"]
+    finally:
+        sampan("down", "--purge", "--data-dir", str(data))
+
+
 def test_the_users_kubeconfig_gets_a_context_and_loses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

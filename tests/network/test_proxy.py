@@ -136,6 +136,29 @@ def places(*addresses: str) -> tuple[tuple[str, int], ...]:
     return tuple((a, 8080) for a in addresses)
 
 
+def test_a_node_that_comes_later_and_goes() -> None:
+    async def test(w: World) -> None:
+        await w.proxy.start()
+        await w.service()
+        await w.slice(("10.42.1.4", "n1", ""))
+        await w.until(lambda: (r := w.row(0)) and r.places)
+        space = FakeSpace("n3")
+        late = NodeRules(space, Facts("n3", ("10.44.0.4",), "10.44.0.4"), nft=w._nft(space))
+        w.nodes.append(late)
+        await w.proxy.add(late)
+        held = w.row(2)
+        assert held is not None and held.places == frozenset(places("10.42.1.4"))
+        await w.slice(("10.42.1.4", "n1", ""), ("10.42.3.9", "n3", ""))
+        await w.until(lambda: (r := w.row(2)) and len(r.places) == 2)
+        await w.proxy.remove("n3")
+        told = len(space.commands)
+        await w.slice(("10.42.1.5", "n1", ""))
+        await w.until(lambda: (r := w.row(0)) and r.places == frozenset(places("10.42.1.5")))
+        assert len(space.commands) == told and len(late._claims.vips()) > 0
+
+    run(test)
+
+
 def test_both_nodes_follow() -> None:
     async def test(w: World) -> None:
         await w.service()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from email.utils import formatdate
 from ssl import SSLContext
@@ -87,7 +88,7 @@ class Front:
         self._clock = clock or RealClock()
         self._rng = rng or random.Random()
         self._proxying = Proxying(api, streams, self._rng)
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[asyncio.Server, weakref.WeakSet[Connection]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, "")
 
@@ -106,11 +107,27 @@ class Front:
         where: dict[str, Any] = {"sock": sock} if sock is not None else {"host": host, "port": port}
         if ssl_context is not None:
             where |= {"ssl": ssl_context, "ssl_handshake_timeout": 15.0}
-        server = await loop.create_server(lambda: Connection(self, loop), backlog=1024, **where)
-        self._servers.append(server)
+        made: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+        def connection() -> Connection:
+            one = Connection(self, loop)
+            made.add(one)
+            return one
+
+        server = await loop.create_server(connection, backlog=1024, **where)
+        self._servers[server] = made
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
         return int(server.sockets[0].getsockname()[1])
+
+    def unlisten(self, sock: Any) -> None:
+        """Serve no more at a socket given to ``listen``; its connections are broken off."""
+        for server, made in [*self._servers.items()]:
+            if any(s.fileno() == sock.fileno() for s in server.sockets):
+                server.close()
+                for connection in [*made]:
+                    connection.abort()
+                del self._servers[server]
 
     async def close(self, *, grace: float = 5.0) -> None:
         """Stops listening, lets plain requests finish, ends streams."""

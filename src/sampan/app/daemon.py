@@ -27,28 +27,22 @@ from sampan.apiserver.discovery import Documents, version_info
 from sampan.apiserver.front import Front
 from sampan.app import demo, pki
 from sampan.app.control import ControlSocket, Refused
-from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_user
-from sampan.app.node_network import NodeNetwork
+from sampan.app.control_plane import ADMIN, ControlPlane
+from sampan.app.members import Members, Node, try_sandbox
 from sampan.client import kubeconfig
-from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.lib import csr
 from sampan.lib.clock import RealClock
 from sampan.lib.datadir import DataDir, started_at
 from sampan.lib.ids import Ids
-from sampan.node.agent import Agent
-from sampan.node.disks import Disks, release_devices
-from sampan.node.images.store import ImageStore
-from sampan.node.runtime.base import Runtime, RuntimeFailure, SandboxSpec
-from sampan.node.runtime.fake import FakeRuntime
+from sampan.node.disks import release_devices
+from sampan.node.runtime.base import Runtime, RuntimeFailure
 from sampan.node.runtime.native.nodes import (
     API_ADDRESS,
     SERVICE_ADDRESS,
-    Nodes,
     destroy,
     node_address,
     pod_network,
 )
-from sampan.node.runtime.native.runtime import NativeRuntime
 from sampan.store.base import Corrupt
 from sampan.store.sqlite import SqliteStore
 
@@ -74,17 +68,8 @@ class Config:
     context: str
     userKubeconfig: str
     merge: bool
-
-
-@dataclass(slots=True)
-class Node:
-    """One node of this process."""
-
-    name: str
-    index: int
-    agent: Agent
-    runtime: Runtime
-    pid: int
+    stopped: tuple[int, ...] = ()  # indexes of nodes that stay down
+    members: tuple[int, ...] = ()  # indexes of all nodes; the first ones where empty
 
 
 class Daemon:
@@ -96,15 +81,13 @@ class Daemon:
         self.clock = RealClock()
         self.ids = Ids()
         self.rng = random.Random()
-        self.nodes: list[Node] = []
         self.since: dict[str, float] = {}
         self.server = ""
-        self._host: Nodes | None = None
-        self._network: NodeNetwork | None = None
         self._control: ControlSocket | None = None
         self._front: Front | None = None
         self._plane: ControlPlane | None = None
         self._store: SqliteStore | None = None
+        self._members: Members | None = None
         self._is_ready = False
 
     # -- start ---------------------------------------------------------------------------------
@@ -148,7 +131,7 @@ class Daemon:
             root_ca=self.pki.ca.certificate.decode(), sign=csr.signer(self.pki.ca),
             token_key=self.pki.service_accounts,
             api_address=API_ADDRESS, api_port=6443, host_address=self.place.address,
-            usage=lambda: {n.name: n.agent.usage for n in self.nodes},
+            usage=lambda: {n.name: n.agent.usage for n in self._running()},
         )  # fmt: skip
         await plane.start_api()
         documents = Documents(plane.registry, plane.schemas, version=version_info())
@@ -178,63 +161,37 @@ class Daemon:
         return context
 
     def _streams(self, node: str) -> Any:
-        return next((n.agent.streams for n in self.nodes if n.name == node), None)
+        return next((n.agent.streams for n in self._running() if n.name == node), None)
+
+    def _running(self) -> list[Node]:
+        return self._members.running if self._members is not None else []
 
     async def _start_nodes(self) -> None:
-        names = [f"{self.config.name}-{i}" for i in range(1, self.config.nodes + 1)]
-        root = self.place.node_root
-        if self.config.runtime == "native":
-            self._host = Nodes(root)
-            spaces = await self._host.ensure(names)
-            images = ImageStore(root / "images")
-            for space in spaces.values():
-                runtime = NativeRuntime(space, root=root, images=images, clock=self.clock)
-                self._add_node(space.name, space.index, runtime, space.pid)
-                await self._serve_inside(space)
-            assert self._plane is not None
-            self._network = NodeNetwork(self._plane, [*spaces.values()], address=self.place.address)
-            await self._network.start()
-            for node in self.nodes:
-                if isinstance(node.runtime, NativeRuntime):
-                    node.runtime.guard = self._network.policies.guard
-        else:
-            for index, name in enumerate(names, 1):
-                self._add_node(name, index, FakeRuntime(self.clock, pod_cidr=pod_network(index)), 0)
-        await asyncio.gather(*(n.agent.start() for n in self.nodes))
-
-    def _add_node(self, name: str, index: int, runtime: Runtime, pid: int) -> None:
-        assert self._plane is not None
-        native = runtime if isinstance(runtime, NativeRuntime) else None
-        disks = Disks(self.place.volumes / name, native.inside) if native else None
-        agent = Agent(
-            self._plane.client(node_user(name)), runtime=runtime, node_name=name,
-            data_dir=self.place.node_root / "pods" / name if native else None, clock=self.clock,
-            ids=self.ids, pod_cidr=pod_network(index), addresses=(node_address(index),),
-            tmpfs=native, disks=disks, view=native.view if native else str,
-            provisioner=self._plane.client(controller_user(LocalProvisioner.name)),
+        assert self._plane is not None and self._front is not None
+        members = self._members = Members(
+            self._plane, self._front, cluster=self.config.name, place=self.place,
+            clock=self.clock, ids=self.ids, tls=self._tls,
+            native=self.config.runtime == "native", changed=self.write_marker,
         )  # fmt: skip
-        self.nodes.append(Node(name, index, agent, runtime, pid))
-
-    async def _serve_inside(self, space: Any) -> None:
-        """The API as pods reach it: at its service address and at its endpoint, on each node."""
-        assert self._front is not None
-        for host, port in ((SERVICE_ADDRESS, 443), (API_ADDRESS, 6443)):
-            sock = await space.listen(host, port)
-            await self._front.listen(ssl_context=self._tls, sock=sock)
+        await members.begin(
+            self.config.members or range(1, self.config.nodes + 1), stopped=self.config.stopped
+        )
 
     async def _until_ready(self) -> None:
         """Honestly ready: every node is Ready by the API's own word, the default service account
         is there, and each node has just run a sandbox."""
         assert self._plane is not None
-        client = self._plane.client(node_user(self.nodes[0].name))
+        client = self._plane.client(ADMIN)
         try:
             async with asyncio.timeout(_STARTUP_SECONDS):
-                for node in self.nodes:
+                for node in self._running():
                     while not await self._node_is_ready(client, node.name):
                         await asyncio.sleep(0.01)
                 while not self._plane.engine.caches["serviceaccounts"].get("default", "default"):
                     await asyncio.sleep(0.005)
-                await asyncio.gather(*(self._try_sandbox(n) for n in self.nodes))
+                await asyncio.gather(
+                    *(try_sandbox(n.runtime, self.ids.uid()) for n in self._running())
+                )
         except TimeoutError as e:
             raise CannotStart(f"a node did not become ready; see {self.place.log}") from e
         except RuntimeFailure as e:
@@ -250,12 +207,6 @@ class Daemon:
             c["type"] == "Ready" and c["status"] == "True"
             for c in node.status.get("conditions") or ()
         )
-
-    async def _try_sandbox(self, node: Node) -> None:
-        uid = self.ids.uid()
-        spec = SandboxSpec(id=f"try-{uid[:8]}", namespace="kube-system", name="try", uid=uid)
-        await node.runtime.run_sandbox(spec)
-        await node.runtime.remove_sandbox(spec.id)
 
     def _write_state(self) -> None:
         config = kubeconfig.make(
@@ -276,9 +227,12 @@ class Daemon:
         """Tell others whose directory this is, from the first moment on: `down` needs it also
         after a start that failed half way."""
         c = self.config
+        members = self._members.indexes if self._members is not None else [*c.members]
+        stopped = self._members.stopped if self._is_ready and self._members else [*c.stopped]
         state = {
             "name": c.name, "pid": os.getpid(), "startTicks": started_at(os.getpid()),
-            "server": self.server, "nodes": c.nodes, "port": c.port, "runtime": c.runtime,
+            "server": self.server, "nodes": len(members) or c.nodes, "port": c.port,
+            "members": members, "stopped": stopped, "runtime": c.runtime,
             "context": c.context, "userKubeconfig": c.userKubeconfig, "merge": c.merge,
             "version": __version__,
         }  # fmt: skip
@@ -290,7 +244,7 @@ class Daemon:
         self._control = ControlSocket(self.place.socket, {
             "status": self._status, "ps": self._ps, "image-load": self._image_load,
             "image-ls": self._image_ls, "image-rm": self._image_rm, "demo": self._demo,
-            "snapshot": self._snapshot,
+            "snapshot": self._snapshot, "node": self._node,
         })  # fmt: skip
         await self._control.start()
 
@@ -313,13 +267,12 @@ class Daemon:
             await self._control.stop()
         if self._front is not None:
             await self._front.close(grace=1.0)
-        await asyncio.gather(*(n.agent.stop() for n in self.nodes), return_exceptions=True)
-        if self._network is not None:
-            await self._network.stop()
+        if self._members is not None:
+            await self._members.close()
         if self._plane is not None:
             await self._plane.stop()
-        if self._host is not None:
-            self._host.close()
+        if self._members is not None:
+            self._members.release()
         if self._store is not None:
             await self._store.close()
 
@@ -339,24 +292,23 @@ class Daemon:
         assert self._plane is not None
         caches = self._plane.engine.caches
         nodes = []
-        for node in self.nodes:
-            held = caches["nodes"].get("", node.name)
+        members = self._members
+        for index in members.indexes if members is not None else ():
+            assert members is not None
+            name = members.name_of(index)
+            held, node = caches["nodes"].get("", name), members.find(name)
             ready = held is not None and any(
                 c["type"] == "Ready" and c["status"] == "True"
                 for c in held.status.get("conditions") or ()
             )
             nodes.append({
-                "name": node.name, "state": "Ready" if ready else "NotReady", "pid": node.pid,
-                "address": node_address(node.index), "podCIDR": pod_network(node.index),
+                "name": name, "pid": node.pid if node else 0,
+                "state": ("Ready" if ready else "NotReady") if node else "Stopped",
+                "address": node_address(index), "podCIDR": pod_network(index),
             })  # fmt: skip
-        pids = [os.getpid()]
-        if self._host is not None:
-            pids += self._host.pids()
-        for node in self.nodes:
-            if isinstance(node.runtime, NativeRuntime):
-                pids += node.runtime.pids()
+        pids = [os.getpid(), *(members.pids() if members is not None else ())]
         state = "Ready" if self._is_ready else "Starting"
-        if any(n["state"] != "Ready" for n in nodes):
+        if any(n["state"] == "NotReady" for n in nodes):
             state = "NotReady"
         return {
             "name": self.config.name, "version": __version__, "state": state,
@@ -374,7 +326,7 @@ class Daemon:
 
     async def _ps(self, _request: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = []
-        for node in self.nodes:
+        for node in self._running():
             for box in await node.runtime.sandboxes():
                 where = {"node": node.name, "namespace": box.namespace, "pod": box.name}
                 state = "running" if box.ready else "exited"
@@ -386,9 +338,9 @@ class Daemon:
         return rows
 
     def _any_runtime(self) -> Runtime:
-        if not self.nodes:
-            raise Refused("the nodes have not started yet")
-        return self.nodes[0].runtime
+        if not (running := self._running()):
+            raise Refused("no node runs")
+        return running[0].runtime
 
     async def _image_load(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
@@ -406,6 +358,22 @@ class Daemon:
         if await runtime.image(name) is None:
             raise Refused(f"there is no image {name}")
         await runtime.remove_image(name)
+
+    async def _node(self, request: Mapping[str, Any]) -> Any:
+        """Nodes that come, stop, start again and go."""
+        members, verb, name = self._members, request["verb"], str(request.get("name", ""))
+        if members is None or not self._is_ready:
+            raise Refused("the cluster is still starting")
+        try:
+            if verb == "add":
+                return await members.add(int(request["count"]))
+            if verb == "stop":
+                return await members.stop(name)
+            if verb == "start":
+                return await members.start(name)
+            return await members.remove(name, purge=bool(request.get("purge")))
+        except RuntimeFailure as e:
+            raise Refused(f"a pod cannot be started there: {e}") from e
 
     async def _demo(self, _request: Mapping[str, Any]) -> str:
         assert self._plane is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sampan.api.call import User
@@ -51,21 +51,42 @@ class NodeNetwork:
     """All parts on all nodes. address: the cluster's own, on the host."""
 
     def __init__(self, plane: ControlPlane, spaces: Sequence[Space], *, address: str) -> None:
-        dns = ClusterDns(
+        self._spaces = {s.name: s for s in spaces}
+        self.dns = ClusterDns(
             plane.client(controller_user("coredns")), spaces, (DNS_ADDRESS, DNS_ENDPOINT),
             clock=plane.clock, networks=_NETWORKS,
         )  # fmt: skip
         self.policies = _policies(plane, spaces)
-        self._parts: tuple[Part, ...] = (_proxy(plane, spaces, address), dns, self.policies)
+        self.proxy = _proxy(plane, self._spaces, address)
+        self._parts: tuple[Part, ...] = (self.proxy, self.dns, self.policies)
 
     async def start(self) -> None:
         await asyncio.gather(*(p.start() for p in self._parts))
+
+    async def add(self, space: Space) -> None:
+        """A node that came later: guarded and served as the others. Raises NftError, OSError."""
+        await self.policies.add(_node_policies(space))
+        self._spaces[space.name] = space
+        await asyncio.gather(self.proxy.add(_node_rules(space)), self.dns.add(space))
+
+    async def remove(self, name: str) -> None:
+        """A node that goes; before its space is closed."""
+        space = self._spaces.pop(name)
+        self.dns.remove(space)
+        self.policies.remove(name)
+        await self.proxy.remove(name)
 
     async def stop(self) -> None:
         await asyncio.gather(*(p.stop() for p in self._parts), return_exceptions=True)
 
 
-def _proxy(plane: ControlPlane, spaces: Sequence[Space], address: str) -> Proxy:
+def _node_rules(space: Space) -> NodeRules:
+    own = frozenset((SERVICE_ADDRESS, DNS_ADDRESS))
+    at = node_address(space.index)
+    return NodeRules(space, Facts(space.name, (at,), masquerade=at, own=own))
+
+
+def _proxy(plane: ControlPlane, spaces: Mapping[str, Space], address: str) -> Proxy:
     """The Services of all nodes, and their way in from the host."""
     client = plane.client(PROXY)
     caches = Caches(client)
@@ -76,14 +97,8 @@ def _proxy(plane: ControlPlane, spaces: Sequence[Space], address: str) -> Proxy:
         if service is not None:
             recorder.emit(service.body, "Warning", "FailedToListen", message)
 
-    own = frozenset((SERVICE_ADDRESS, DNS_ADDRESS))
-    rules = [
-        NodeRules(s, Facts(s.name, (at := node_address(s.index),), masquerade=at, own=own))
-        for s in spaces
-    ]
-    outside = Outside(
-        address=address, spaces={s.name: s for s in spaces}, rng=plane.rng, failed=failed
-    )
+    rules = [_node_rules(s) for s in spaces.values()]
+    outside = Outside(address=address, spaces=spaces, rng=plane.rng, failed=failed)
     return Proxy(caches, plane.engine.caches["pods"], rules, outside=outside, recorder=recorder)
 
 
@@ -99,10 +114,12 @@ _ALIASES = (
 )
 
 
+def _node_policies(space: Space) -> NodePolicies:
+    facts = PolicyFacts(space.name, (node_address(space.index), GATEWAY), _ALIASES)
+    return NodePolicies(space, facts)
+
+
 def _policies(plane: ControlPlane, spaces: Sequence[Space]) -> Enforcer:
-    nodes = [
-        NodePolicies(s, PolicyFacts(s.name, (node_address(s.index), GATEWAY), _ALIASES))
-        for s in spaces
-    ]
+    nodes = [_node_policies(s) for s in spaces]
     client = plane.client(controller_user("network-policy-controller"))
     return Enforcer(client, nodes, served=(_DNS,))

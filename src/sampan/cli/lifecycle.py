@@ -50,8 +50,7 @@ def up(args: argparse.Namespace) -> int:
     where = place(args)
     if running := where.running():
         print(f"sampan is already running (pid {running['pid']}) at {running['server']}")
-        if args.nodes and args.nodes != running["nodes"]:
-            print(f"it has {running['nodes']} nodes; `sampan down` first to change that")
+        running = _more_nodes(where, running, args.nodes or 0)
         _tell(where, running)
         if args.demo:
             _demo(where)
@@ -72,6 +71,8 @@ def up(args: argparse.Namespace) -> int:
         "name": name,
         "dataDir": str(where.root),
         "nodes": args.nodes or before.get("nodes") or 1,
+        "members": (members := _members(before, args.nodes)),
+        "stopped": [i for i in before.get("stopped") or () if i in members],
         "port": args.port if args.port is not None else before.get("port") or 6443,
         "runtime": runtime,
         "context": context(name),
@@ -100,6 +101,27 @@ def up(args: argparse.Namespace) -> int:
     if args.demo:
         _demo(where)
     return _stay(daemon, args) if args.foreground else 0
+
+
+def _more_nodes(where: DataDir, running: dict[str, Any], wanted: int) -> dict[str, Any]:
+    """Nodes that a running cluster lacks are added; the state afterwards."""
+    more = wanted - int(running["nodes"])
+    if more > 0:
+        for name in ask(where.socket, "node", verb="add", count=more):
+            print(f"node {name} added")
+        return where.running() or running
+    if wanted and more < 0:
+        print(f"it has {running['nodes']} nodes; to remove one: sampan node rm NODE")
+    return running
+
+
+def _members(before: dict[str, Any], wanted: int | None) -> list[int]:
+    """Indexes of the nodes to start: those there were, with more or without the last ones where
+    another number is wanted."""
+    known = [int(i) for i in before.get("members") or range(1, int(before.get("nodes") or 0) + 1)]
+    count = wanted or len(known) or 1
+    free = [i for i in range(1, count + len(known) + 1) if i not in known]
+    return sorted((known + free)[:count])
 
 
 def _follow(lines: IO[bytes], where: DataDir, began: float) -> None:

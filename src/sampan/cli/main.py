@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sampan import __version__
-from sampan.cli import lifecycle, view
+from sampan.cli import lifecycle, nodes, view
 from sampan.cli.control import Failed, ask
 from sampan.lib.datadir import DataDir
 
@@ -85,6 +85,7 @@ def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
     rm.set_defaults(run=_image_rm)
     for p in (load, ls, rm):
         _place_options(p)
+    _nodes(commands)
     _snapshots(commands)
     if simulate is not None:
         told = "play a scenario in virtual time, and report what happened"
@@ -95,6 +96,26 @@ def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
         sim.set_defaults(run=lambda args: simulate(args.scenario, args.output, args.seed))
     commands.add_parser("version", help="print the version").set_defaults(run=_version)
     return root
+
+
+def _nodes(commands: argparse._SubParsersAction[_Parser]) -> None:
+    group = commands.add_parser("node", help="list, add, stop, start and remove nodes")
+    verbs = group.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    ls = verbs.add_parser("ls", help="list nodes")
+    ls.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    ls.set_defaults(run=nodes.ls)
+    add = verbs.add_parser("add", help="one node more")
+    add.add_argument("--count", type=_count, default=1, metavar="N", help="or N (default 1)")
+    add.set_defaults(run=nodes.add)
+    stop = verbs.add_parser("stop", help="as if their power were cut; their volumes stay")
+    start = verbs.add_parser("start", help="bring stopped nodes up again")
+    rm = verbs.add_parser("rm", help="remove nodes for good")
+    rm.add_argument("--purge", action="store_true", help="with the volumes that are on them")
+    for p, run in ((stop, nodes.stop), (start, nodes.start), (rm, nodes.remove)):
+        p.add_argument("node", nargs="+", metavar="NODE")
+        p.set_defaults(run=run)
+    for p in (ls, add, stop, start, rm):
+        _place_options(p)
 
 
 def _snapshots(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -34,7 +34,17 @@ from sampan.lib.datadir import DataDir
 FORMAT, VERSION = "sampan-snapshot", 1
 SUFFIX = ".snapshot"
 _APPLICATION = 0x53414D50  # of the store's database
-_KEPT = ("name", "nodes", "port", "runtime", "context", "userKubeconfig", "merge")
+_KEPT = (
+    "name",
+    "nodes",
+    "members",
+    "stopped",
+    "port",
+    "runtime",
+    "context",
+    "userKubeconfig",
+    "merge",
+)
 _FREEZE, _THAW = 0xC0045877, 0xC0045878  # ioctls FIFREEZE and FITHAW
 _CHUNK = 1 << 20
 _BROKEN = (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, KeyError)

@@ -48,10 +48,14 @@ def status(info: dict[str, Any]) -> str:
     components = [["COMPONENT", "STATE", "AGE", "MESSAGE"]]
     for c in info["components"]:
         components.append([c["name"], c["state"], age(c["age"]), c.get("message", "")])
-    nodes = [["NODE", "STATE", "ADDRESS", "PODS", "PID"]]
-    for n in info["nodes"]:
-        nodes.append([n["name"], n["state"], n["address"], n["podCIDR"], n["pid"] or "-"])
-    return "\n".join([*lines, "", table(components), "", table(nodes)])
+    return "\n".join([*lines, "", table(components), "", nodes(info["nodes"])])
+
+
+def nodes(found: list[dict[str, Any]]) -> str:
+    rows: list[list[object]] = [["NODE", "STATE", "ADDRESS", "PODS", "PID"]]
+    for n in found:
+        rows.append([n["name"], n["state"], n["address"], n["podCIDR"], n["pid"] or "-"])
+    return table(rows)
 
 
 def containers(rows: list[dict[str, Any]]) -> str:

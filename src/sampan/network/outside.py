@@ -112,7 +112,8 @@ class Choice:
 class Outside:
     """All listeners of this process on the host.
 
-    address: the cluster's own. spaces: the nodes, by name, in which sockets are made; the first
+    address: the cluster's own. spaces: the nodes, by name, in which sockets are made (its owner
+    may add and remove some, and ``put`` every Service again); the first
     serves endpoints of no node of ours. failed: told once for each port that cannot be had.
     """
 

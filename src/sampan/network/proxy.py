@@ -176,7 +176,7 @@ class Proxy:
     ) -> None:  # fmt: skip
         self._caches = caches
         self._pods = pods
-        self._nodes = nodes
+        self._nodes = tuple(nodes)
         self._outside = outside
         self._recorder = recorder
         self._dirty: set[str] = set()
@@ -204,6 +204,31 @@ class Proxy:
         for node in self._nodes:
             await node.close()
         await self._recorder.close()
+
+    async def add(self, node: NodeRules) -> None:
+        """One node more; returns once its kernel holds what it must. Raises NftError, OSError."""
+        held = self._caches["nodes"].get("", node.facts.node)
+        if held is not None:
+            node.facts = replace(node.facts, zone=held.labels.get(ZONE, ""))
+        owners = self._owners()
+        for owner in owners:
+            self._claim(owner, (node,))
+        await node.sync()
+        self._nodes = (*self._nodes, node)
+        self._touch(owners)  # what changed meanwhile, and its way in from the host
+
+    async def remove(self, name: str) -> None:
+        """A node that is gone."""
+        gone = [n for n in self._nodes if n.space.name == name]
+        self._nodes = tuple(n for n in self._nodes if n not in gone)
+        for node in gone:
+            await node.close()
+        self._touch(self._owners())
+
+    def _owners(self) -> list[str]:
+        services = [f"{o.namespace}/{o.name}" for o in self._caches["services"].list()]
+        pods = [o for o in self._pods.list() if has_host_ports(o.body)]
+        return services + [f"{_POD}{o.namespace}/{o.name}" for o in pods]
 
     # -- what changes
 
@@ -248,35 +273,40 @@ class Proxy:
         """Every node as the caches want it by now. Whether some node could not be brought there."""
         dirty, self._dirty = self._dirty, set()
         for owner in sorted(dirty):
-            if owner.startswith(_POD):
-                self._claim_pod(owner)
-            else:
-                self._claim_service(owner)
+            self._claim(owner, self._nodes)
         results = await asyncio.gather(*(n.sync() for n in nodes), return_exceptions=True)
         failed = False
         for node, result in zip(nodes, results, strict=True):
+            if node not in self._nodes:
+                continue  # it went meanwhile
             if isinstance(result, NftError | OSError):
                 log.error("rules of node %s: %s", node.space.name, result)
                 failed = True
             elif isinstance(result, BaseException):
                 raise result
         await self._outside.sync()
-        await asyncio.gather(*(self._check(n) for n in nodes))
+        await asyncio.gather(*(self._check(n) for n in nodes if n in self._nodes))
         return failed
 
-    def _claim_pod(self, owner: str) -> None:
+    def _claim(self, owner: str, nodes: Sequence[NodeRules]) -> None:
+        if owner.startswith(_POD):
+            self._claim_pod(owner, nodes)
+        else:
+            self._claim_service(owner, nodes)
+
+    def _claim_pod(self, owner: str, nodes: Sequence[NodeRules]) -> None:
         pod = self._pods.get(*owner.removeprefix(_POD).split("/"))
-        for node in self._nodes:
+        for node in nodes:
             node.claim(owner, pod_entries(pod.body, node.facts) if pod else {})
 
-    def _claim_service(self, owner: str) -> None:
+    def _claim_service(self, owner: str, nodes: Sequence[NodeRules]) -> None:
         held = self._caches["services"].get(*owner.split("/"))
         known = service(held.body) if held else None
         found: Found = {}
         if known is not None:
             slices = self._caches["endpointslices.discovery.k8s.io"].by(_BY_SERVICE, owner)
             found = endpoints(s.body for s in slices)
-        for node in self._nodes:
+        for node in nodes:
             node.claim(owner, service_entries(known, found, node.facts) if known else {})
             self._set_check(node, owner, known, found)
         self._outside.put(owner, known, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import Awaitable, Callable
@@ -97,6 +98,31 @@ def test_by_udp() -> None:
             seen = [dns.parse(await loop.sock_recv(sock, 4096)) for _ in range(202)]
         assert [m.id for m in seen] == [*range(200), 901, 900]
         assert {m.answers[0].data for m in seen[:200]} == {bytes((10, 43, 0, 5))}
+
+    serve(then)
+
+
+def test_a_node_that_comes_later_and_goes() -> None:
+    async def then(server: Server, host: str, port: int) -> None:
+        class There(Here):
+            async def run(self, work: Callable[..., Any], *args: Any) -> Any:
+                return work("127.0.0.2", *args[1:])
+
+        there = There()
+        for _ in range(2):  # it may come back
+            await server.add(there)
+            reader, writer = await asyncio.open_connection("127.0.0.2", port)
+            writer.write(framed(query(WEB)))
+            assert (await _read(reader)).answers
+            writer.close()
+            server.remove(there)
+            with contextlib.suppress(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.2", port)
+                raise AssertionError("somebody listens still")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(framed(query(WEB)))
+        assert (await _read(reader)).answers
+        writer.close()
 
     serve(then)
 

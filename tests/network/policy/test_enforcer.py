@@ -116,6 +116,25 @@ def test_every_node_begins_with_a_table() -> None:
     run(scenario)
 
 
+def test_a_node_that_comes_later_and_goes() -> None:
+    async def scenario(s: Setting) -> None:
+        await s.pod("p", "n3", "10.42.3.2")
+        await s.deny()
+        late = Kernel("n3")
+        await s.enforcer.add(NodePolicies(late, Facts("n3", ("10.44.0.4",))))
+        assert "10.42.3.2" in late.told[0] and not s.said(0, "10.42.3.2")
+        await s.pod("q", "n3", "10.42.3.9")
+        await s.until(lambda: "10.42.3.9" in late.told[-1])
+        s.enforcer.remove("n3")
+        told = len(late.told)
+        await s.pod("r", "n3", "10.42.3.10")
+        await s.pod("o", "n1", "10.42.1.10")
+        await s.until(lambda: s.said(0, "10.42.1.10"))
+        assert len(late.told) == told
+
+    run(scenario)
+
+
 def test_a_change_is_there_within_a_tenth_of_a_second() -> None:
     async def scenario(s: Setting) -> None:
         await s.pod("p", "n1", "10.42.1.2")

@@ -37,32 +37,38 @@ class Server:
     ) -> None:  # fmt: skip
         self._responder = responder
         self._forwarder = forwarder
-        self._spaces = tuple(spaces)
+        self._spaces = tuple(spaces)  # at the start
         self._addresses = tuple(addresses)
         self._port = port
-        self._datagrams: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._sockets: dict[Space, list[tuple[socket.socket, asyncio.Server]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections: set[_Connection] = set()
 
     async def start(self) -> None:
         """Returns once queries are answered. Raises OSError."""
-        loop = asyncio.get_running_loop()
         for space in self._spaces:
-            for address in self._addresses:
-                udp, tcp = await space.run(_sockets, address, self._port)
-                self._datagrams.append(udp)
-                loop.add_reader(udp, self._readable, udp)
-                server = await loop.create_server(lambda: _Connection(self), sock=tcp)
-                self._servers.append(server)
+            await self.add(space)
+
+    async def add(self, space: Space) -> None:
+        """Answer there too. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        held = self._sockets.setdefault(space, [])
+        for address in self._addresses:
+            udp, tcp = await space.run(_sockets, address, self._port)
+            loop.add_reader(udp, self._readable, udp)
+            held.append((udp, await loop.create_server(lambda: _Connection(self), sock=tcp)))
+
+    def remove(self, space: Space) -> None:
+        """Answer there no more."""
+        loop = asyncio.get_running_loop()
+        for udp, server in self._sockets.pop(space, ()):
+            loop.remove_reader(udp)
+            udp.close()
+            server.close()
 
     async def stop(self) -> None:
-        loop = asyncio.get_running_loop()
-        for sock in self._datagrams:
-            loop.remove_reader(sock)
-            sock.close()
-        for server in self._servers:
-            server.close()
+        for space in tuple(self._sockets):
+            self.remove(space)
         for connection in tuple(self.connections):
             connection.close()
         tasks = [*self._tasks]

@@ -105,7 +105,7 @@ class ClusterDns:
         self, client: Client, spaces: Sequence[Space], addresses: Sequence[str], *, clock: Clock,
         networks: Iterable[str], upstreams: tuple[Upstream, ...] = (),
     ) -> None:  # fmt: skip
-        self._spaces = spaces
+        self._spaces = [*spaces]
         loop_time = lambda: asyncio.get_running_loop().time()  # noqa: E731
         self._forwarder = Forwarder(self._open, now=loop_time, rng=random.SystemRandom())
         self._names = ClusterNames(
@@ -122,6 +122,16 @@ class ClusterDns:
         await self._server.stop()
         await self._forwarder.stop()
         await self._names.stop()
+
+    async def add(self, space: Space) -> None:
+        """Answer in another node. Raises OSError."""
+        await self._server.add(space)
+        self._spaces.append(space)
+
+    def remove(self, space: Space) -> None:
+        """A node that is gone."""
+        self._spaces.remove(space)
+        self._server.remove(space)
 
     async def _open(self, family: int, kind: int) -> socket.socket:
         """A socket of the first node, whose way out is everybody's."""

@@ -90,7 +90,7 @@ class Enforcer:
     def __init__(
         self, client: Client, nodes: Sequence[NodePolicies], *, served: Iterable[Pod] = ()
     ) -> None:
-        self._nodes = nodes
+        self._nodes = tuple(nodes)
         self._served = tuple(served)
         self._policies: dict[Place, Policy] = {}
         self._pods: dict[Place, tuple[str, Pod]] = {}  # with their uid
@@ -125,6 +125,18 @@ class Enforcer:
             await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.gather(*(i.stop() for i in self._informers.values()))
         for node in self._nodes:
+            node.close()
+
+    async def add(self, node: NodePolicies) -> None:
+        """One node more; returns once it holds what it must. Raises NftError, OSError."""
+        await node.sync(self.view())
+        self._nodes = (*self._nodes, node)
+        self._touch()  # what changed meanwhile
+
+    def remove(self, name: str) -> None:
+        """A node that is gone."""
+        for node in [n for n in self._nodes if n.space.name == name]:
+            self._nodes = tuple(n for n in self._nodes if n is not node)
             node.close()
 
     async def guard(self, namespace: str, name: str, uid: str, ip: str) -> None:
@@ -214,12 +226,12 @@ class Enforcer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            version, view = self._version, self.view()
-            results = await asyncio.gather(
-                *(n.sync(view) for n in self._nodes), return_exceptions=True
-            )
+            version, view, nodes = self._version, self.view(), self._nodes
+            results = await asyncio.gather(*(n.sync(view) for n in nodes), return_exceptions=True)
             failed = False
-            for node, result in zip(self._nodes, results, strict=True):
+            for node, result in zip(nodes, results, strict=True):
+                if node not in self._nodes:
+                    continue  # it went meanwhile
                 if isinstance(result, NftError | OSError):
                     log.error("policies of node %s: %s", node.space.name, result)
                     failed = True

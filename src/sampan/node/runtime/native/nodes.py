@@ -7,6 +7,7 @@ Addresses: pods of node i in 10.42.i.0/24, node i at 10.44.0.(i+1), the switch a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,8 +72,8 @@ class Space:
         """*work* in a thread of the node."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def close(self, *, wait: bool = False) -> None:
+        self._threads.shutdown(wait=wait, cancel_futures=True)
 
     async def listen(self, host: str, port: int) -> socket.socket:
         """A listening socket at an address inside the node."""
@@ -129,41 +130,68 @@ class Nodes:
         self.spaces: dict[str, Space] = {}
         self._file = root / "nodes.json"
         self._state: dict[str, Any] = {"holders": {}}
+        self._switch: Space | None = None
+        self._plugged: set[str] = set()
 
     async def ensure(self, names: list[str]) -> dict[str, Space]:
         """Nodes by name, in order: the i-th has index i, from 1 on."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._state = _read(self._file)
-        if len(names) > 1:
-            await self._ensure_switch()
         for index, name in enumerate(names, 1):
-            pid, fresh = self._holder(name)
-            space = Space(name, index, pid)
-            self.spaces[name] = space
-            if fresh:
-                await space.run(_prepare_node, index)
-                if len(names) > 1:
-                    await self._plug(space)
+            await self.open(name, index, joined=len(names) > 1)
         return self.spaces
+
+    async def open(self, name: str, index: int, *, joined: bool) -> Space:
+        """The node *name*, made where it does not run. joined: there are other nodes; those that
+        are open already can be reached from then on, too."""
+        if not self.spaces:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._state = _read(self._file)
+        pid, fresh = self._holder(name)
+        space = self.spaces[name] = Space(name, index, pid)
+        if fresh:
+            await space.run(_prepare_node, index)
+        if joined:
+            await self._ensure_switch()
+            for each in self.spaces.values():
+                if each.name not in self._plugged:
+                    await self._plug(each)
+        return space
+
+    async def end(self, name: str) -> None:
+        """As if the node's power were cut: every process of it is killed at once, and its
+        namespaces go with what is mounted there. Files stay, so that ``open`` and an agent bring
+        it up again as after a reboot."""
+        space = self.spaces.pop(name)
+        held = self._state["holders"].pop(name, None)
+        _write(self._file, self._state)
+        await asyncio.to_thread(_end, self.root, name, held, space)
+        self._plugged.discard(name)
+        if self._switch is not None:
+            await self._switch.run(_unplug_switch, space.index)
 
     def close(self) -> None:
         for space in self.spaces.values():
             space.close()
+        if self._switch is not None:
+            self._switch.close()
 
     def pids(self) -> list[int]:
         return [h["pid"] for h in self._state["holders"].values()]
 
     async def _ensure_switch(self) -> None:
+        if self._switch is not None:
+            return
         pid, fresh = self._holder("#switch")
-        space = Space("#switch", 0, pid)
-        self._switch = space
+        self._switch = Space("#switch", 0, pid)
         if fresh:
-            await space.run(_prepare_switch)
+            await self._switch.run(_prepare_switch)
 
     async def _plug(self, space: Space) -> None:
         """Join a node to the switch by a veth."""
-        await self._switch.run(_plug_switch, space.index, space.pid)
-        await space.run(_plug_node, space.index)
+        assert self._switch is not None
+        if not await space.run(_is_plugged):
+            await self._switch.run(_plug_switch, space.index, space.pid)
+            await space.run(_plug_node, space.index)
+        self._plugged.add(space.name)
 
     def _holder(self, name: str) -> tuple[int, bool]:
         """(pid of the process that holds the namespaces, whether it is new)."""
@@ -217,9 +245,19 @@ def _prepare_switch() -> None:
         link.route(PODS, unreachable=True)
 
 
+def _is_plugged() -> bool:
+    return any(name == "link0" for _, name in socket.if_nameindex())
+
+
+def _unplug_switch(index: int) -> None:
+    with netlink() as link:
+        link.delete(f"node{index}")  # it takes its routes along
+
+
 def _plug_switch(index: int, pid: int) -> None:
     name = f"node{index}"
     with netlink() as link:
+        link.delete(name)  # of a node that went without a word
         link.veth(name, "link0", peer_pid=pid)
         link.route(f"{node_address(index)}/32", device=name, source=_SWITCH)
         link.route(pod_network(index), via=node_address(index), source=_SWITCH)
@@ -254,24 +292,13 @@ def destroy(root: Path) -> None:
     that live in its control groups, are ended."""
     from sampan.node.runtime.native import cgroups
 
-    marked = str(root.resolve()).encode()
-    for group in cgroups.procs(cluster_id(root)):
-        _kill(group)
-    recorded = [*_recorded(root)]
-    for pid, ticks in recorded:
-        if started_at(pid) == ticks:
-            _kill(pid)
-    for entry in Path("/proc").iterdir():  # monitors: their command line names our directory
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"conmon" in line.split(b"\0")[0] and marked in line:
-                _kill(int(entry.name))
-    deadline = time.monotonic() + 5
-    while any(started_at(p) == t for p, t in recorded) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    for pid in cgroups.procs(cluster_id(root)):
+        _kill(pid)
+    holders = _read(root / "nodes.json")["holders"].values()
+    recorded = [(h["pid"], h["ticks"]) for h in holders] + _pauses(root.glob("run/*/sandboxes/*"))
+    _kill_recorded(recorded)
+    _kill_monitors(root)
+    _wait_until_gone(recorded)
     cgroups.remove(cluster_id(root))
     for name in ("nodes.json", "run"):
         path = root / name
@@ -281,15 +308,70 @@ def destroy(root: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _recorded(root: Path) -> list[tuple[int, int]]:
-    found = [(h["pid"], h["ticks"]) for h in _read(root / "nodes.json")["holders"].values()]
-    for path in root.glob("run/*/sandboxes/*/state.json"):
-        try:
-            state = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-        found.append((int(state.get("pid", 0)), int(state.get("ticks", -1))))
-    return [(p, t) for p, t in found if p > 1]
+def _end(root: Path, name: str, held: dict[str, int] | None, space: Space) -> None:
+    """Kill what runs on one node; again after its threads have ended, which may have been about
+    to start something."""
+    from sampan.node.runtime.native import cgroups
+
+    home = root / "run" / name
+    killed: set[int] = set()
+    for last in (False, True):
+        recorded = _pauses(home.glob("sandboxes/*"))
+        if held is not None:
+            recorded.append((held["pid"], held["ticks"]))
+        for uid in {_sandbox(p).get("spec", {}).get("uid", "") for p in home.glob("sandboxes/*")}:
+            for pid in cgroups.procs(f"{cluster_id(root)}/pod{uid}") if uid else ():
+                _kill(pid)
+                killed.add(pid)
+        _kill_recorded(recorded)
+        killed |= {pid for pid, _ in recorded} | _kill_monitors(home)
+        if not last:
+            space.close(wait=True)
+    _wait_until_gone(recorded)
+    for pid in killed:  # those that are our children by now would stay as zombies
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _sandbox(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return state
+
+
+def _pauses(sandboxes: Iterable[Path]) -> list[tuple[int, int]]:
+    found = [_sandbox(p) for p in sandboxes]
+    return [(s["pid"], s["ticks"]) for s in found if int(s.get("pid", 0)) > 1]
+
+
+def _kill_recorded(recorded: Iterable[tuple[int, int]]) -> None:
+    for pid, ticks in recorded:
+        if started_at(pid) == ticks:
+            _kill(pid)
+
+
+def _wait_until_gone(recorded: Sequence[tuple[int, int]]) -> None:
+    deadline = time.monotonic() + 5
+    while any(started_at(p) == t for p, t in recorded) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _kill_monitors(home: Path) -> set[int]:
+    """Monitors of containers below *home*: their command line names it."""
+    killed = set()
+    marked = f"{home.resolve()}/".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"conmon" in line.split(b"\0")[0] and marked in line:
+                _kill(int(entry.name))
+                killed.add(int(entry.name))
+    return killed
 
 
 def _kill(pid: int) -> None:
