@@ -247,6 +247,10 @@ def test_a_start_makes_the_reservations_follow_the_services() -> None:
         await store.commit(Put(port_key(30001), leaked), Delete(port_key(port)))
         await api.bootstrap()
         assert await reserved(api) == [port]
+        allocator = api.services
+        assert allocator is not None
+        assert allocator.take_repaired("default", made.name) == [port]  # to be told, once
+        assert allocator.take_repaired("default", made.name) == ()
         since = store.revision
         await api.bootstrap()
         assert store.revision == since

@@ -250,6 +250,22 @@ def test_labels_of_the_service_come_along_later_and_external_names_have_none() -
         assert step(world(pod("a", "1.1.1.1"), **spec)) == []
 
 
+def test_a_refused_slice_is_told() -> None:
+    w = world(pod("a", "1.1.1.1"))
+    w.refuse = lambda _key: "no room"
+    step(w)
+    assert w.events == [
+        ("FailedToUpdateEndpointSlices",
+         "Error updating Endpoint Slices for Service default/web: no room")
+    ]  # fmt: skip
+    w.events.clear()
+    w.step(EndpointsController(), WEB)
+    assert w.events == [
+        ("FailedToCreateEndpoint",
+         "Failed to create endpoint for service default/web: no room")
+    ]  # fmt: skip
+
+
 # -- whatever happens
 
 change = st.one_of(
@@ -348,6 +364,12 @@ def test_endpoints_group_addresses_by_ports() -> None:
         del w.objects[k]
     made = endpoints_step(w)
     assert made is not None and "subsets" not in made
+
+
+def test_endpoints_of_a_headless_service() -> None:
+    made = endpoints_step(world(pod("a", "1.1.1.1"), clusterIP="None"))
+    assert made is not None
+    assert made["metadata"]["labels"]["service.kubernetes.io/headless"] == ""
 
 
 def test_endpoints_publish_what_is_not_ready_and_terminating_where_asked() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampan.api.obj import Body, Key
+from sampan.api.obj import Body, Key, Obj
 from sampan.control.plan import Action, Emit, Patch
 from sampan.controllers.load_balancer import FINALIZER, LoadBalancerController
 from sampan.testing.plans import PlanWorld
@@ -18,7 +20,9 @@ OWN = "127.9.8.253"
 def made() -> tuple[LoadBalancerController, PlanWorld]:
     controller = LoadBalancerController(OWN)
     controller.reserve(6443)
-    return controller, PlanWorld(controller)
+    w = PlanWorld(controller)
+    w.add("nodes", {"metadata": {"name": "n1", "namespace": ""}, "spec": {}, "status": {}})
+    return controller, w
 
 
 def service(name: str, *ports: Any, **spec: Any) -> Body:
@@ -158,3 +162,76 @@ def test_a_full_block_is_told() -> None:
     w.add("services", service("more", 80))
     sync(controller, w, "more")
     assert [reason for reason, _ in w.events] == ["SyncLoadBalancerFailed"]
+
+
+ENSURE = [
+    ("EnsuringLoadBalancer", "Ensuring load balancer"),
+    ("EnsuredLoadBalancer", "Ensured load balancer"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        (lambda b: b["spec"].update(loadBalancerSourceRanges=["10.0.0.0/8"]), True),
+        (lambda b: b["spec"].update(sessionAffinity="ClientIP"), True),
+        (lambda b: b["spec"].update(externalTrafficPolicy="Local"), True),
+        (lambda b: b["spec"].update(healthCheckNodePort=30001), True),
+        (lambda b: b["spec"].update(externalIPs=["192.0.2.1"]), True),
+        (lambda b: b["spec"].update(loadBalancerIP="10.0.0.1"), True),
+        (lambda b: b["spec"].update(ipFamilies=["IPv4", "IPv6"]), True),
+        (lambda b: b["spec"]["ports"][0].update(targetPort=8080), True),
+        (lambda b: b["metadata"].update(annotations={"a": "b"}), True),
+        (lambda b: b["metadata"].update(labels={"a": "b"}), False),
+        (lambda b: b["spec"].update(selector={"a": "b"}), False),
+        (lambda b: b["spec"].update(internalTrafficPolicy="Local"), False),
+    ],
+)
+def test_what_counts_as_a_change(change: Any, counts: bool) -> None:
+    controller, w = made()
+    w.add("services", service("a", 80))
+    sync(controller, w, "a")
+    w.events.clear()
+    change(w.objects[Key("services", "default", "a")])
+    sync(controller, w, "a")
+    assert w.events == (ENSURE if counts else [])
+    assert sync(controller, w, "a") == []
+
+
+def test_the_next_process_says_nothing_of_what_is_as_it_should_be() -> None:
+    controller, w = made()
+    w.add("services", service("a", 80))
+    sync(controller, w, "a")
+    assert sync(LoadBalancerController(OWN), w, "a") == []
+
+
+def test_other_nodes_are_told() -> None:
+    controller, w = made()
+    w.add("services", service("a", 80))
+    w.add("services", service("c", 80, loadBalancerClass="x.y/z"))
+    sync(controller, w, "a")
+    w.events.clear()
+    trigger = controller.triggers[1]
+    held = w["nodes"].get("", "n1")
+    assert held is not None
+    node = Obj.of(held.key, copy.deepcopy(held.body), 1)
+    assert [*trigger.keys(node, w)] == [Key("services", "default", "a")]
+    w.add("nodes", {"metadata": {"name": "n2", "namespace": ""}, "spec": {}, "status": {}})
+    sync(controller, w, "a")
+    assert w.events == [("UpdatedLoadBalancer", "Updated load balancer with new hosts")]
+    w.events.clear()
+    excluded = "node.kubernetes.io/exclude-from-external-load-balancers"
+    w.objects[Key("nodes", "", "n1")]["metadata"]["labels"] = {excluded: ""}
+    after = w["nodes"].get("", "n1")
+    assert after is not None and trigger.matters is not None
+    assert trigger.matters(node, after) and not trigger.matters(node, node)
+    taint = {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}
+    w.objects[Key("nodes", "", "n2")]["spec"]["taints"] = [taint]
+    sync(controller, w, "a")
+    none = ("UnAvailableLoadBalancer", "There are no available nodes for LoadBalancer")
+    assert w.events == [none]
+    assert sync(controller, w, "a") == []
+    w.events.clear()
+    w.add("services", service("b", 80))
+    sync(controller, w, "b")
+    assert w.events == [ENSURE[0], none, ENSURE[1]]

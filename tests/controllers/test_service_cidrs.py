@@ -206,4 +206,25 @@ def test_addresses_of_others_are_theirs() -> None:
     body["metadata"]["labels"] = {}
     assert look(world(body), IPS, "10.43.1.1") == []
     gateway = address("10.43.1.1", group="gateway.networking.k8s.io", resource="gateways")
+    gateway["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"] = "gateway.example"
     assert look(world(gateway), IPS, "10.43.1.1") == []
+
+
+def test_an_address_of_the_allocator_that_names_no_service_goes() -> None:
+    body = address("10.43.1.1", resource="pods")
+    (action,) = look(world(body), IPS, "10.43.1.1")
+    assert isinstance(action, Delete)
+    assert events([action]) == [
+        ("IPAddressNotAllocated",
+         "IPAddress 10.43.1.1 appears to have been modified, not referencing a Service "
+         "&ParentReference{Group:,Resource:pods,Namespace:default,Name:s,}: cleaning up")
+    ]  # fmt: skip
+    w = world(body, service("s", "10.43.1.1"))
+    assert look(w, IPS, "10.43.1.1") == []  # whose it is, puts it right
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    actions = look(world(service("s", "10.43.1")), "services", "s")
+    assert events(actions) == [
+        ("ClusterIPNotValid", "Cluster IP <nil> is not a valid IP; please recreate Service")
+    ]

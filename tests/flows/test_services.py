@@ -158,6 +158,43 @@ def test_endpoints_of_users_are_mirrored() -> None:
     run(scenario)
 
 
+def test_hints_follow_the_zones_and_the_nodes() -> None:
+    async def hints(w: World) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for e in [e for s in await slices(w) for e in s.body["endpoints"]]:
+            for zone in (e.get("hints") or {}).get("forZones") or ():
+                found[zone["name"]] = found.get(zone["name"], 0) + 1
+        return found
+
+    async def scenario(w: World) -> None:
+        zone = "topology.kubernetes.io/zone"
+        nodes = [n.name for n in (await w.client.list("nodes")).items]
+        for name, where in zip(nodes, "aab", strict=True):
+            await w.client.patch("nodes", name, {"metadata": {"labels": {zone: where}}})
+        auto = service()
+        auto["metadata"]["annotations"] = {"service.kubernetes.io/topology-mode": "Auto"}
+        await w.client.create("services", auto, "default")
+        await w.client.create("deployments.apps", deployment(6), "default")
+        await told(w, 6)
+        await asyncio.sleep(5)
+        assert await hints(w) == {"a": 4, "b": 2}
+        events = (await w.client.list("events", "default")).items
+        assert {"TopologyAwareHintsEnabled"} <= {e.body["reason"] for e in events}
+        # The zones turn out otherwise: hints that no longer fit are made anew.
+        await w.client.patch("nodes", nodes[1], {"metadata": {"labels": {zone: "b"}}})
+        await asyncio.sleep(5)
+        assert await hints(w) == {"a": 2, "b": 4}
+        # A zone that nobody knows: no hints at all.
+        await w.client.patch("nodes", nodes[2], {"metadata": {"labels": {zone: None}}})
+        await asyncio.sleep(5)
+        assert await hints(w) == {}
+        since = w.store.revision
+        await asyncio.sleep(120)
+        assert not {SLICES, "endpoints"} & set(w.writes(since))
+
+    run(scenario, nodes=3)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_slices_show_the_pods_and_addresses_the_services(seed: int) -> None:
     """Two minutes of random creations, deletions, relabelings and changes of type; then rest."""

@@ -60,6 +60,8 @@ class ServiceAllocator:
         self._families = [f"IPv{n.version}" for n in self._defaults]
         self._ports = addresses.of_ports(*ports)
         self._last = ports[1]
+        self.ports = ports
+        self._repaired: dict[tuple[str, str], list[int]] = {}
 
     # -- a write -------------------------------------------------------------------------------
 
@@ -290,6 +292,9 @@ class ServiceAllocator:
         ]
         for key, (namespace, name) in wanted.items():
             record_ = held.get(key)
+            if record_ is None:
+                port = int(key.removeprefix(_PORTS))
+                self._repaired.setdefault((namespace, name), []).append(port)
             if record_ is None or _holder(record_) != (namespace, name):
                 owner = orjson.dumps({"namespace": namespace, "name": name})
                 ops.append(Put(key, owner, expect=record_.revision if record_ else 0))
@@ -298,6 +303,10 @@ class ServiceAllocator:
                 await api.store.commit(*ops)
             except Conflict:
                 return  # another server does the same just now
+
+    def take_repaired(self, namespace: str, name: str) -> Sequence[int]:
+        """The ports of a service that nobody had reserved at the start; told once."""
+        return self._repaired.pop((namespace, name), ())
 
 
 def _canonical(spec: Body) -> list[str]:

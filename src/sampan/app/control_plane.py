@@ -46,6 +46,7 @@ from sampan.controllers.node_eviction import NodeEviction
 from sampan.controllers.node_health import NodeHealth
 from sampan.controllers.node_ttl import NodeTtlController
 from sampan.controllers.pod_gc import EndedPods, PodCollector
+from sampan.controllers.port_repair import PortRepair
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.resourcequota import ResourceQuotaController
@@ -111,10 +112,11 @@ class ControlPlane:
         self.authorizer = RbacAuthorizer()
         self.tokens = TokenIssuer(token_key, clock=clock, ids=ids)
         self.tokens.bind_store(store)
+        allocator = ServiceAllocator(cidrs=service_cidrs)
         self.api = ApiServer(
             registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
             authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
-            services=ServiceAllocator(cidrs=service_cidrs), usage=usage,
+            services=allocator, usage=usage,
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
         stored = [t for t in self.registry if not t.virtual and t.alias is None]
@@ -130,6 +132,7 @@ class ControlPlane:
             ReplicationControllerController(), StatefulSetController(), DaemonSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
             self.load_balancers, ServiceCIDRController(), AddressRepair(),
+            PortRepair(allocator.ports, allocator.take_repaired),
             VolumeBinder(), LocalProvisioner(), VolumeExpand(), ClaimProtection(),
             VolumeProtection(), EphemeralVolumes(),
             JobController(), JobPodReleaser(), CronJobController(), TtlAfterFinishedController(),
@@ -154,7 +157,7 @@ class ControlPlane:
     def _controller_client(self, name: str) -> Client:
         if not name:
             return self.client(MANAGER)
-        own = (KubernetesServiceController, DnsServiceController, AddressRepair)
+        own = (KubernetesServiceController, DnsServiceController, AddressRepair, PortRepair)
         if name in (c.name for c in own):
             return self.client(APISERVER)
         return self.client(controller_user(name))

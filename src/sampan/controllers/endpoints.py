@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
-from sampan.control.plan import Action, Caches, Create, Delete, Emit, Trigger, Update, own
+from sampan.control.facts import WARNING, Event, Facts, Mark
+from sampan.control.plan import Action, Caches, Create, Delete, Trigger, Update, own
 from sampan.controllers import backends
 from sampan.controllers import pods as podlib
 from sampan.controllers.slices import HEADLESS_LABEL, TRIGGER_TIME, ports_key
@@ -15,6 +16,10 @@ MANAGED_LABEL = "endpoints.kubernetes.io/managed-by"
 _MANAGER = "endpoint-controller"
 _TRUNCATED = "endpoints.kubernetes.io/over-capacity"
 _CAPACITY = 1000
+FAILED = Event(
+    WARNING, "FailedToCreateEndpoint", "Failed to create endpoint for service {name}: {why}",
+    "tests/controllers/test_endpointslice.py::test_a_refused_slice_is_told",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,8 @@ class EndpointsController:
             }  # fmt: skip
             if subsets:
                 body["subsets"] = subsets
-            return [
-                Create("endpoints", body, failed=lambda why: [_failure(service, "create", why)])
-            ]
+            name = f"{meta['namespace']}/{meta['name']}"
+            return [Create("endpoints", body, lambda why: [FAILED.about(body, name=name, why=why)])]
         old = held["metadata"]
         others = {
             k: v for k, v in (old.get("annotations") or {}).items()
@@ -186,7 +190,22 @@ def _trigger(service: Body, view: View, subsets: Sequence[Body]) -> str:
     return min((t for t in told if t), default="")
 
 
-def _failure(service: Body, verb: str, problem: str) -> Emit:
-    meta = service["metadata"]
-    text = f"Failed to {verb} endpoint {meta['namespace']}/{meta['name']}: {problem}"
-    return Emit(service, "Warning", f"FailedTo{verb.capitalize()}Endpoint", text)
+_TEST = "tests/controllers/test_endpointslice.py::"
+FACTS = Facts(
+    kind="Endpoints",
+    definition="io.k8s.api.core.v1.Endpoints",
+    controller=EndpointsController.name,
+    events=(FAILED,),
+    labels=(
+        Mark(MANAGED_LABEL, "Endpoints", "kept by the controller; others are a user's",
+             _TEST + "test_endpoints_group_addresses_by_ports"),
+        Mark(HEADLESS_LABEL, "Endpoints", "their Service has no address",
+             _TEST + "test_endpoints_of_a_headless_service"),
+    ),
+    annotations=(
+        Mark(TRIGGER_TIME, "Endpoints", "when the first change they tell of happened",
+             _TEST + "test_endpoints_group_addresses_by_ports"),
+        Mark(_TRUNCATED, "Endpoints", "`truncated`: there are more than a thousand",
+             _TEST + "test_endpoints_end_at_a_thousand_and_with_their_service"),
+    ),
+)  # fmt: skip

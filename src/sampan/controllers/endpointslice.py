@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from sampan.api.obj import Body, Key, Obj
-from sampan.control.plan import Action, Caches, Trigger, own
-from sampan.controllers import backends, slices
+from sampan.control.facts import NORMAL, WARNING, Event, Facts, Mark
+from sampan.control.plan import Action, Caches, Emit, Trigger, own
+from sampan.controllers import backends, slices, topology
 from sampan.controllers import pods as podlib
-from sampan.controllers.slices import SLICES, Group, Maker
+from sampan.controllers.slices import SLICES, Group, Maker, Slice
 
 MANAGER = "endpointslice-controller.k8s.io"
+_TEST = "tests/controllers/test_topology.py::"
+ENABLED = Event(
+    NORMAL, "TopologyAwareHintsEnabled",
+    "Topology Aware Hints has been enabled, addressType: {family}",
+    _TEST + "test_hints_are_told_once",
+)  # fmt: skip
+DISABLED = Event(
+    WARNING, "TopologyAwareHintsDisabled",
+    "{why}, addressType: {family}", _TEST + "test_why_there_are_no_hints",
+)  # fmt: skip
+SWITCHED_OFF = Event(
+    WARNING, "TopologyAwareHintsDisabled",
+    "Topology Aware Hints has been disabled, addressType: {family}",
+    _TEST + "test_without_the_annotation_hints_go",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """zones: of the nodes that are there, '' where they have none."""
+    """zones: of the nodes that are there, '' where they have none. automatic: hints by CPU are
+    asked for; was_automatic: they were, when it was last looked (None: nobody looked before).
+    ratios: of the zones, where hints are automatic."""
 
     service: Body
     pods: tuple[Body, ...]
     zones: Mapping[str, str]
     slices: tuple[Body, ...]
+    automatic: bool = False
+    was_automatic: bool | None = None
+    ratios: topology.Ratios | None = None
 
 
 class EndpointSliceController:
@@ -34,9 +56,11 @@ class EndpointSliceController:
         self.triggers = (
             own("services"), backends.POD_TRIGGER, backends.NODE_TRIGGER,
             Trigger(SLICES, self._keys_of_slice),
+            Trigger("nodes", self._unbalanced, matters=_capacity_differs),
         )  # fmt: skip
+        self._automatic: dict[Key, bool] = {}  # of services that were looked at
         self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
-            "services": backends.SERVICE_INDEXES,
+            "services": {**backends.SERVICE_INDEXES, _AUTOMATIC: _automatic},
             "pods": backends.POD_INDEXES,
             SLICES: {"selected": slices.by_service(MANAGER)},
         }
@@ -47,9 +71,20 @@ class EndpointSliceController:
         if labels.get(slices.MANAGED_LABEL) == MANAGER and labels.get(slices.SERVICE_LABEL):
             yield Key("services", obj.namespace, labels[slices.SERVICE_LABEL])
 
+    @staticmethod
+    def _unbalanced(_node: Obj, caches: Caches) -> Iterable[Key]:
+        """Services whose hints do not fit the nodes as they are now, or that have none yet."""
+        known = topology.ratios(caches["nodes"].list())
+        for service in caches["services"].by(_AUTOMATIC, _AUTOMATIC):
+            held = caches[SLICES].by("selected", f"{service.namespace}/{service.name}")
+            found = topology.counts(e for s in held for e in s.body.get("endpoints") or ())
+            if not found or topology.is_overloaded(found, known):
+                yield service.key
+
     def observe(self, key: Key, caches: Caches) -> View | None:
         service = caches["services"].get(key.namespace, key.name)
         if service is None or service.is_deleting or not backends.has_selector(service):
+            self._automatic.pop(key, None)
             return None
         pods = [p.body for p in backends.pods_of(service, caches)]
         used = {p["spec"].get("nodeName") or "" for p in pods}
@@ -57,7 +92,10 @@ class EndpointSliceController:
         zones = {name: backends.zone(node.body) for name, node in nodes if node is not None}
         held = caches[SLICES].by("selected", f"{key.namespace}/{key.name}")
         kept = tuple(s.body for s in sorted(held, key=lambda s: s.name) if not s.is_deleting)
-        return View(service.body, tuple(pods), zones, kept)
+        automatic, was = topology.is_automatic(service), self._automatic.get(key)
+        self._automatic[key] = automatic
+        ratios = topology.ratios(caches["nodes"].list()) if automatic else None
+        return View(service.body, tuple(pods), zones, kept, automatic, was, ratios)
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
         service = view.service
@@ -69,7 +107,19 @@ class EndpointSliceController:
             reference=podlib.owner_reference(service, api_version="v1", kind="Service"),
             changed_at=backends.changed_at(view.pods), born=meta.get("creationTimestamp", ""),
         )  # fmt: skip
-        return slices.plan(maker, wanted, view.slices)
+        if not view.automatic:
+            actions = slices.plan(maker, wanted, view.slices)
+            if view.was_automatic and _is_hinted(view):
+                actions.append(SWITCHED_OFF.about(service, family=families[0]))
+            return actions
+        _carry_hints(wanted, view.slices)
+        refused: dict[str, str] = {}
+
+        def hint(family: str, found: Sequence[Slice]) -> None:
+            refused[family] = topology.assign(found, view.ratios)
+
+        actions = slices.plan(maker, wanted, view.slices, hint)
+        return [*actions, *_told(view, refused, is_changed=bool(actions))]
 
     def _groups(self, view: View, family: str) -> list[Group]:
         groups: dict[bytes, Group] = {}
@@ -85,6 +135,49 @@ class EndpointSliceController:
             group = groups.setdefault(slices.ports_key(ports), Group(ports))
             group.endpoints.append(endpoint(view.service, pod, family, view.zones.get(node, "")))
         return list(groups.values())
+
+
+_AUTOMATIC = "automatic"
+
+
+def _automatic(service: Obj) -> Iterable[str]:
+    """Index: the services whose hints are automatic."""
+    if topology.is_automatic(service):
+        yield _AUTOMATIC
+
+
+def _capacity_differs(old: Obj, new: Obj) -> bool:
+    return topology.capacity(old) != topology.capacity(new)
+
+
+def _is_hinted(view: View) -> bool:
+    """Whether there are hints by now."""
+    return any(e.get("hints") for s in view.slices for e in s.get("endpoints") or ())
+
+
+def _carry_hints(wanted: Mapping[str, Sequence[Group]], existing: Sequence[Body]) -> None:
+    """Endpoints have the hints they had: what is to change them comes later."""
+    held = {slices.identity(e): e for s in existing for e in s.get("endpoints") or ()}
+    for group in chain.from_iterable(wanted.values()):
+        for item in group.endpoints:
+            before = held.get(slices.identity(item), {})
+            item.pop("hints", None)
+            if before.get("hints") and topology.is_ready(item):
+                item["hints"] = before["hints"]
+
+
+def _told(view: View, refused: Mapping[str, str], *, is_changed: bool) -> list[Emit]:
+    """What users are told of hints. A refusal is told again with every write, not without one;
+    that there are hints is told once, for the first address type that has them."""
+    told = [
+        DISABLED.about(view.service, why=why, family=family)
+        for family, why in refused.items()
+        if why and (is_changed or not view.was_automatic)
+    ]
+    if not _is_hinted(view) or view.was_automatic is False:
+        hinted = [f for f, why in refused.items() if not why]
+        told += [ENABLED.about(view.service, family=f) for f in hinted[:1]]
+    return told
 
 
 def labels(service: Body, manager: str) -> dict[str, str]:
@@ -118,8 +211,7 @@ def endpoint(service: Body, pod: Body, family: str, zone: str) -> Body:
         made["nodeName"] = node
     if zone:
         made["zone"] = zone
-    hints = _hints(spec.get("trafficDistribution"), node or "", zone)
-    if hints:
+    if ready and (hints := _hints(spec.get("trafficDistribution"), node or "", zone)):
         made["hints"] = hints
     return made
 
@@ -132,3 +224,34 @@ def _hints(distribution: str | None, node: str, zone: str) -> Body:
     if distribution == "PreferSameNode" and node:
         hints["forNodes"] = [{"name": node}]
     return hints
+
+
+_SLICE_TEST = "tests/controllers/test_endpointslice.py::"
+FACTS = Facts(
+    kind="EndpointSlice",
+    definition="io.k8s.api.discovery.v1.EndpointSlice",
+    controller="endpointslice-controller, endpointslicemirroring-controller",
+    events=(ENABLED, DISABLED, SWITCHED_OFF, slices.FAILED),
+    labels=(
+        Mark(slices.SERVICE_LABEL, "EndpointSlice", "the Service it belongs to",
+             _SLICE_TEST + "test_one_ready_pod"),
+        Mark(slices.MANAGED_LABEL, "EndpointSlice", "who keeps it; others leave it alone",
+             _SLICE_TEST + "test_one_ready_pod"),
+        Mark(slices.HEADLESS_LABEL, "EndpointSlice", "its Service has no address",
+             _SLICE_TEST + "test_headless_hostname_zone_and_named_ports"),
+    ),
+    annotations=(
+        Mark(slices.TRIGGER_TIME, "EndpointSlice", "when the first change it tells of happened",
+             _SLICE_TEST + "test_one_ready_pod"),
+    ),
+    reads=(
+        Mark(topology.TOPOLOGY_MODE, "Service", "`Auto`: zones get endpoints by their CPU",
+             _TEST + "test_who_asks"),
+        Mark(topology.TOPOLOGY_HINTS, "Service", "the same, deprecated; counts first",
+             _TEST + "test_who_asks"),
+        Mark("topology.kubernetes.io/zone", "Node", "the zone of its endpoints",
+             _SLICE_TEST + "test_headless_hostname_zone_and_named_ports"),
+        Mark("endpointslice.kubernetes.io/skip-mirror", "Endpoints", "`true`: is not mirrored",
+             _SLICE_TEST + "test_what_is_not_mirrored"),
+    ),
+)  # fmt: skip

@@ -12,18 +12,39 @@ from sampan.api.rules.addresses import (
     IP_ADDRESSES,
     MANAGED_LABEL,
     MANAGER,
+    READY_MESSAGE,
     SERVICE_CIDRS,
     networks,
     ready_condition,
 )
+from sampan.control.facts import Condition, Facts, Field, Mark
 from sampan.control.plan import Action, Again, Caches, Patch, Trigger
 from sampan.lib.clock import parse_rfc3339, rfc3339
 
 _GRACE = 10.0  # seconds for API servers to see that nothing is to be taken from it any more
-_IN_USE = (
+_TEST = "tests/controllers/test_service_cidrs.py::"
+IN_USE = Condition(
+    "Ready", "False", "Terminating",
     "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new "
-    "ServiceCIDR"
+    "ServiceCIDR",
+    _TEST + "test_one_in_use_says_why_it_stays",
+)  # fmt: skip
+READY = Condition(
+    "Ready", "True", "", READY_MESSAGE, _TEST + "test_a_new_one_gets_its_finalizer_and_is_ready"
 )
+FACTS = Facts(
+    kind="ServiceCIDR",
+    definition="io.k8s.api.networking.v1.ServiceCIDR",
+    controller="service-cidrs-controller",
+    status=(
+        Field("conditions", "see below", _TEST + "test_a_new_one_gets_its_finalizer_and_is_ready"),
+    ),
+    conditions=(READY, IN_USE),
+    labels=(
+        Mark(FINALIZER, "ServiceCIDR (finalizer)", "stays while addresses need it",
+             _TEST + "test_a_new_one_gets_its_finalizer_and_is_ready"),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +109,8 @@ class ServiceCIDRController:
         if not can_go(view):
             if _condition(cidr).get("reason") == "Terminating":
                 return []
-            told = {"type": "Ready", "status": "False", "reason": "Terminating",
-                    "message": _IN_USE, "lastTransitionTime": rfc3339(now)}  # fmt: skip
+            told = {"type": IN_USE.type, "status": IN_USE.status, "reason": IN_USE.reason,
+                    "message": IN_USE.message, "lastTransitionTime": rfc3339(now)}  # fmt: skip
             return [_patch(cidr, told, finalizers)]
         wait = parse_rfc3339(meta["deletionTimestamp"]) + _GRACE - now
         if wait > 0:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from sampan.api.obj import Body, Key, Obj
+from sampan.control.facts import WARNING, Event
 from sampan.control.plan import Action, Create, Delete, Emit, Update
 
 SLICES = "endpointslices.discovery.k8s.io"
@@ -20,6 +21,11 @@ SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGED_LABEL = "endpointslice.kubernetes.io/managed-by"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+FAILED = Event(
+    WARNING, "FailedToUpdateEndpointSlices",
+    "Error updating Endpoint Slices for Service {service}: {why}",
+    "tests/controllers/test_endpointslice.py::test_a_refused_slice_is_told",
+)  # fmt: skip
 RESERVED_LABELS = (SERVICE_LABEL, MANAGED_LABEL, HEADLESS_LABEL)
 
 
@@ -62,7 +68,7 @@ class Maker:
 
 
 @dataclass(slots=True)
-class _Slice:
+class Slice:
     """An existing slice (body; None for a new one) and what it shall hold."""
 
     body: Body | None
@@ -97,17 +103,22 @@ def identity(endpoint: Body) -> tuple[object, ...]:
     return (tuple(endpoint["addresses"]), target.get("uid"), target.get("name"))
 
 
+Arrange = Callable[[str, Sequence[Slice]], None]  # address type, all that there will be
+
+
 def plan(
-    maker: Maker, wanted: Mapping[str, Sequence[Group]], existing: Sequence[Body]
-) -> list[Action]:
-    """wanted: by address type. Slices of other address types and of former owners go."""
+    maker: Maker, wanted: Mapping[str, Sequence[Group]], existing: Sequence[Body],
+    arrange: Arrange = lambda _family, _slices: None,
+) -> list[Action]:  # fmt: skip
+    """wanted: by address type. Slices of other address types and of former owners go. arrange: may
+    edit the endpoints once it is settled which slice they are in."""
     actions: list[Action] = []
     uid = maker.reference["uid"]
     foreign = [s for s in existing if not _is_owned(s, uid) or s["addressType"] not in wanted]
     born = maker.born if not existing else ""
     for family, groups in wanted.items():
         mine = [s for s in existing if s["addressType"] == family and _is_owned(s, uid)]
-        actions += _plan_family(maker, family, groups, mine, born)
+        actions += _plan_family(maker, family, groups, mine, born, arrange)
     return actions + [_delete(s) for s in foreign]
 
 
@@ -117,13 +128,14 @@ def _is_owned(body: Body, uid: str) -> bool:
 
 
 def _plan_family(
-    maker: Maker, family: str, groups: Sequence[Group], existing: Sequence[Body], born: str
-) -> list[Action]:
+    maker: Maker, family: str, groups: Sequence[Group], existing: Sequence[Body], born: str,
+    arrange: Arrange,
+) -> list[Action]:  # fmt: skip
     held: dict[bytes, list[Body]] = {}
     for body in existing:
         held.setdefault(ports_key(body.get("ports") or ()), []).append(body)
-    kept: list[_Slice] = []
-    fresh: list[_Slice] = []
+    kept: list[Slice] = []
+    fresh: list[Slice] = []
     for group in groups:
         if group.endpoints:
             found = held.pop(ports_key(group.ports), [])
@@ -134,11 +146,12 @@ def _plan_family(
     spare += [body for bodies in held.values() for body in bodies]
     kept = [s for s in kept if s.endpoints]
     if not kept and not fresh and maker.placeholder:
-        fresh = [_Slice(None, [], [], is_changed=True)]
+        fresh = [Slice(None, [], [], is_changed=True)]
     for made in fresh:
         if spare:
             made.body = spare.pop(0)  # written anew instead of one deleted and one created
     written = [*kept, *fresh]
+    arrange(family, [*fresh, *kept])
     actions: list[Action] = []
     for item in written:
         action = _write(maker, family, item, born)
@@ -147,23 +160,21 @@ def _plan_family(
     return actions + [_delete(body) for body in spare]
 
 
-def _fill(
-    group: Group, existing: Sequence[Body], maximum: int
-) -> tuple[list[_Slice], list[_Slice]]:
+def _fill(group: Group, existing: Sequence[Body], maximum: int) -> tuple[list[Slice], list[Slice]]:
     pending = {identity(e): e for e in group.endpoints}
-    slices: list[_Slice] = []
+    slices: list[Slice] = []
     for body in existing:
         before: list[Body] = body.get("endpoints") or []
         now = [pending.pop(i) for e in before if (i := identity(e)) in pending]
-        slices.append(_Slice(body, group.ports, now, is_changed=now != before))
+        slices.append(Slice(body, group.ports, now, is_changed=now != before))
     waiting = list(pending.values())
     for item in sorted((s for s in slices if s.is_changed), key=lambda s: -len(s.endpoints)):
         room = max(maximum - len(item.endpoints), 0)
         item.endpoints += waiting[:room]
         waiting = waiting[room:]
-    fresh: list[_Slice] = []
+    fresh: list[Slice] = []
     while len(waiting) >= maximum:
-        fresh.append(_Slice(None, group.ports, waiting[:maximum], is_changed=True))
+        fresh.append(Slice(None, group.ports, waiting[:maximum], is_changed=True))
         waiting = waiting[maximum:]
     if waiting:
         fits = [s for s in slices if s.endpoints and len(s.endpoints) + len(waiting) <= maximum]
@@ -172,11 +183,11 @@ def _fill(
             fullest.endpoints = [*fullest.endpoints, *waiting]
             fullest.is_changed = True
         else:
-            fresh.append(_Slice(None, group.ports, waiting, is_changed=True))
+            fresh.append(Slice(None, group.ports, waiting, is_changed=True))
     return slices, fresh
 
 
-def _write(maker: Maker, family: str, item: _Slice, born: str) -> Action | None:
+def _write(maker: Maker, family: str, item: Slice, born: str) -> Action | None:
     if item.body is None:
         body = maker.new(family, item.ports, item.endpoints)
         _set_trigger(body, _trigger_time(maker, item.endpoints, (), born))
@@ -224,9 +235,8 @@ def _set_trigger(body: Body, time: str) -> None:
 
 
 def _failure(maker: Maker, problem: str) -> Emit:
-    meta = maker.owner["metadata"]
-    text = f"Error updating Endpoint Slices for Service {meta['namespace']}/{maker.service}: "
-    return Emit(maker.owner, "Warning", "FailedToUpdateEndpointSlices", text + problem)
+    service = f"{maker.owner['metadata']['namespace']}/{maker.service}"
+    return FAILED.about(maker.owner, service=service, why=problem)
 
 
 def _delete(body: Body) -> Action:
