@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -125,13 +126,18 @@ def path_segment(text: str) -> list[str]:
 
 def qualified_name(text: str) -> list[str]:
     """A label key: a name part with an optional DNS subdomain prefix and '/'."""
+    # The same few keys come with every object; what is longer is wrong, and not worth keeping.
+    return [*(_known_name(text) if len(text) <= 2 * SUBDOMAIN_MAX else _qualified_name(text))]
+
+
+def _qualified_name(text: str) -> tuple[str, ...]:
     problems: list[str] = []
     parts = text.split("/")
     if len(parts) > 2:
-        return [
+        return (
             f"a qualified name {_QUALIFIED_MESSAGE} with an optional DNS subdomain prefix and '/' "
-            "(e.g. 'example.com/MyName')"
-        ]
+            "(e.g. 'example.com/MyName')",
+        )
     if len(parts) == 2:
         prefix = parts[0]
         found = dns1123_subdomain(prefix) if prefix else [EMPTY]
@@ -143,7 +149,10 @@ def qualified_name(text: str) -> list[str]:
         problems.append(f"name part {too_long(LABEL_MAX)}")
     if not _QUALIFIED_RE.fullmatch(name):
         problems.append(f"name part {_QUALIFIED_MESSAGE}")
-    return problems
+    return tuple(problems)
+
+
+_known_name = lru_cache(maxsize=4096)(_qualified_name)
 
 
 def label_value(text: str) -> list[str]:

@@ -142,3 +142,15 @@ def parse(value: str | int | float) -> Fraction:
 def canonical(value: str | int | float) -> str:
     """*value* in Kubernetes' canonical text. Raises QuantityError."""
     return str(quantity(value))
+
+
+def in_thousandths(value: str | int | float) -> str:
+    """*value* rounded up to thousandths, in canonical text. Raises QuantityError."""
+    if isinstance(value, str):
+        return _in_thousandths(value)
+    return str(quantity(value).rounded(-3))
+
+
+@lru_cache(maxsize=4096)
+def _in_thousandths(text: str) -> str:
+    return str(_parse(text).rounded(-3))

@@ -34,10 +34,11 @@ class NodeInfo:
         if pod.obj.uid in self.pods:
             return
         self.pods[pod.obj.uid] = pod
-        add(self.requested, pod.requests)
-        self.assumed_cpu += pod.assumed[0]
-        self.assumed_memory += pod.assumed[1]
-        for port in pod.ports:
+        size = pod.size
+        add(self.requested, size.requests)
+        self.assumed_cpu += size.assumed[0]
+        self.assumed_memory += size.assumed[1]
+        for port in size.ports:
             self.ports[port] = self.ports.get(port, 0) + 1
         self.classes[pod.cls] = self.classes.get(pod.cls, 0) + 1
 
@@ -45,11 +46,12 @@ class NodeInfo:
         pod = self.pods.pop(uid, None)
         if pod is None:
             return None
-        for name, value in pod.requests.items():
+        size = pod.size
+        for name, value in size.requests.items():
             self.requested[name] -= value
-        self.assumed_cpu -= pod.assumed[0]
-        self.assumed_memory -= pod.assumed[1]
-        for port in pod.ports:
+        self.assumed_cpu -= size.assumed[0]
+        self.assumed_memory -= size.assumed[1]
+        for port in size.ports:
             self.ports[port] -= 1
             if not self.ports[port]:
                 del self.ports[port]

@@ -82,7 +82,9 @@ def plan_for(pod: PodInfo, view: View, profile: Profile) -> Plan | Early:
     leading = 0
     while leading < len(checks) and checks[leading][2]:
         leading += 1
-    scores = _scores(pod, view, profile, guards)
+    # Where one node is left there is nothing to choose.
+    is_choice = names is None or len(names) > 1
+    scores = _scores(pod, view, profile if is_choice else Profile(), guards)
     return Plan(
         tuple((n, c) for n, c, _ in checks[:leading]),
         tuple((n, c) for n, c, _ in checks[leading:]),

@@ -19,15 +19,12 @@ Port: TypeAlias = tuple[str, str, int]  # address, protocol, number
 _ASSUMED = {"cpu": 100, "memory": 200 << 20}
 # Resources a pod as a whole may request in place of its containers.
 _POD_LEVEL = ("cpu", "memory")
-_SHAPING = (
-    "nodeName", "nodeSelector", "affinity", "tolerations", "topologySpreadConstraints",
-    "overhead", "resources",
-)  # fmt: skip
+_WISHES = ("nodeName", "nodeSelector", "tolerations", "topologySpreadConstraints")
 # Volumes that every node can make; the others may tie a pod to some nodes.
 _ANYWHERE = frozenset(
     ("configMap", "secret", "emptyDir", "projected", "downwardAPI", "hostPath", "image")
 )
-_SHAPING_CONTAINER = ("image", "ports", "resources", "restartPolicy")
+_SIZING_CONTAINER = ("ports", "resources", "restartPolicy")
 
 
 @lru_cache(maxsize=4096)
@@ -100,20 +97,29 @@ def host_ports(spec: Body) -> set[Port]:
     }
 
 
-def _shape_of(obj: Obj) -> bytes:
-    """What of a pod decides where it may run, as canonical JSON. A pod with volumes that may tie
-    it never takes the answers of one without; a plug-in that judges claims answers for one pod only
-    (``Prepared.unique``)."""
-    spec = obj.spec
-    containers, sidecars = spec.get("containers") or (), spec.get("initContainers") or ()
-    parts = [
-        obj.namespace, obj.meta.get("labels"), (obj.controller or {}).get("uid"),
-        obj.is_deleting, {f: spec[f] for f in _SHAPING if f in spec},
-        [[{f: c[f] for f in _SHAPING_CONTAINER if f in c} for c in group]
-         for group in (containers, sidecars)],
-        [v for v in spec.get("volumes") or () if not _ANYWHERE.intersection(v)],
-    ]  # fmt: skip
+def _dumps(parts: object) -> bytes:
     return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+
+
+def _keys_of(obj: Obj) -> tuple[bytes, bytes, bytes]:
+    """What of a pod decides where it may run, as canonical JSON in three parts that are shared
+    by ever fewer pods: what it takes, what it is to other pods, and what else it asks of nodes.
+    A pod with volumes that may tie it never takes the answers of one without; a plug-in that judges
+    claims answers for one pod only (``Prepared.unique``)."""
+    spec = obj.spec
+    groups = (spec.get("containers") or (), spec.get("initContainers") or ())
+    affinity = spec.get("affinity") or {}
+    size = [
+        [[c.get(f) for f in _SIZING_CONTAINER] for c in group] for group in groups
+    ], spec.get("overhead"), spec.get("resources")  # fmt: skip
+    others = {k: v for k, v in affinity.items() if k != "nodeAffinity" and v}
+    look = (obj.namespace, obj.meta.get("labels"), obj.is_deleting, others)
+    wishes = (
+        (obj.controller or {}).get("uid"), affinity.get("nodeAffinity"),
+        [spec.get(f) for f in _WISHES], [[c.get("image") for c in group] for group in groups],
+        [v for v in spec.get("volumes") or () if not _ANYWHERE.intersection(v)],
+    )  # fmt: skip
+    return _dumps(size), _dumps(look), _dumps(wishes)
 
 
 class PodClass:
@@ -139,53 +145,62 @@ def _class_of(key: bytes) -> PodClass:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """What follows from a shape."""
+class Size:
+    """What pods with equal containers take. requests: what must be left on a node; assumed: CPU
+    (millicores) and memory (bytes) they are taken to use when nodes are scored."""
 
     requests: Mapping[str, int]
     ports: frozenset[Port]
     assumed: tuple[int, int]
-    cls: PodClass
 
 
 @lru_cache(maxsize=4096)
-def _facts_of(shape: bytes) -> _Facts:
-    namespace, labels, _owner, deleting, spec, groups, _volumes = orjson.loads(shape)
-    containers, sidecars = groups
-    spec = {**spec, "containers": containers, "initContainers": sidecars}
+def _size_of(key: bytes) -> Size:
+    groups, overhead, resources = orjson.loads(key)
+    containers, first = (
+        [dict(zip(_SIZING_CONTAINER, c, strict=True)) for c in group] for group in groups
+    )
+    spec = {"containers": containers, "initContainers": first,
+            "overhead": overhead, "resources": resources}  # fmt: skip
     taken = pod_requests(spec, assumed=_ASSUMED)
-    affinity = {k: v for k, v in (spec.get("affinity") or {}).items() if k != "nodeAffinity" and v}
-    key = orjson.dumps([namespace, labels, deleting, affinity], option=orjson.OPT_SORT_KEYS)
-    return _Facts(
+    return Size(
         pod_requests(spec), frozenset(host_ports(spec)),
-        (taken.get("cpu", 0), taken.get("memory", 0)), _class_of(key),
+        (taken.get("cpu", 0), taken.get("memory", 0)),
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PodInfo:
-    """A pod, with what scheduling needs of it computed once for all pods of its shape.
-
-    requests: what must be left on a node; assumed: CPU (millicores) and memory (bytes) it is taken
-    to use when nodes are scored.
-    """
+    """A pod, with what scheduling needs of it computed once for all pods of its kind. shape: equal
+    for pods that may run in the same places."""
 
     obj: Obj
     shape: bytes
-    requests: Mapping[str, int]
-    ports: frozenset[Port]
-    assumed: tuple[int, int]
+    size: Size
     cls: PodClass
     priority: int
 
     @staticmethod
     def of(obj: Obj) -> PodInfo:
-        shape = _shape_of(obj)
-        facts = _facts_of(shape)
+        size, look, wishes = _keys_of(obj)
         return PodInfo(
-            obj, shape, facts.requests, facts.ports, facts.assumed, facts.cls,
+            obj, b"".join((size, look, wishes)), _size_of(size), _class_of(look),
             int(obj.spec.get("priority") or 0),
         )  # fmt: skip
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """What must be left on a node."""
+        return self.size.requests
+
+    @property
+    def ports(self) -> frozenset[Port]:
+        return self.size.ports
+
+    @property
+    def assumed(self) -> tuple[int, int]:
+        """CPU and memory it is taken to use when nodes are scored."""
+        return self.size.assumed
 
     @property
     def spec(self) -> Body:
@@ -194,3 +209,7 @@ class PodInfo:
     @property
     def uid(self) -> str:
         return self.obj.uid
+
+    def takes_as(self, other: PodInfo) -> bool:
+        """Whether the two are the same to a node and its other pods."""
+        return self.cls is other.cls and self.size == other.size

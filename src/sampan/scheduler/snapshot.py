@@ -135,7 +135,7 @@ class Snapshot:
         info = self.nodes.get(node)
         if info is not None and self._where.get(uid) == node:
             held = info.pods[uid]
-            if held.cls is pod.cls and held.shape == pod.shape:
+            if held.takes_as(pod):
                 info.pods[uid] = pod  # nothing that decides has changed
                 return
         self.remove_pod(uid)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sampan.api.obj import Body
-from sampan.lib.quantity import quantity
+from sampan.lib.quantity import in_thousandths, quantity
 
 CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
@@ -58,7 +58,7 @@ def canonical_list(amounts: Any) -> None:
     """A ResourceList in canonical text. Raises QuantityError."""
     if isinstance(amounts, dict):
         for key, value in amounts.items():
-            amounts[key] = str(quantity(value).rounded(-3))
+            amounts[key] = in_thousandths(value)
 
 
 def _canonical_field(holder: Body, name: str) -> None:
