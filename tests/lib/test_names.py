@@ -103,6 +103,13 @@ def test_environment_names_are_printable_ascii_without_equals(bad):
     ]
 
 
+def test_answers_about_names_are_the_callers_own():
+    """What is remembered of a name is not what is handed out."""
+    names.qualified_name("/a").clear()
+    assert names.qualified_name("/a") == ["prefix part must be non-empty"]
+    assert len(names.qualified_name("a" * 1000)) == 1
+
+
 def test_a_qualified_name_has_at_most_one_slash():
     (problem,) = names.qualified_name("a/b/c")
     assert problem.startswith("a qualified name must consist of")

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.lib.quantity import Quantity, QuantityError, canonical, parse, quantity
+from sampan.lib.quantity import (
+    Quantity,
+    QuantityError,
+    canonical,
+    in_thousandths,
+    parse,
+    quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +135,12 @@ def test_parsing_matches_exact_arithmetic(whole, thousandths, suffix):
 def test_order_is_the_order_of_values(items):
     ordered = sorted(Quantity(n, s) for n, s in items)
     assert [q.nanos for q in ordered] == sorted(n for n, _ in items)
+
+
+def test_thousandths_are_rounded_away_from_zero() -> None:
+    said = ["100m", "0.1", "1.0005", "1n", "1Gi", "1024Mi", 2, 0.25, "-1.0005"]
+    assert [in_thousandths(v) for v in said] == [
+        "100m", "100m", "1001m", "1m", "1Gi", "1Gi", "2", "250m", "-1001m",
+    ]  # fmt: skip
+    with pytest.raises(QuantityError):
+        in_thousandths("x")

@@ -16,7 +16,7 @@ from sampan.api.obj import Body
 from sampan.scheduler.cycle import Cycle, NoFit
 from sampan.scheduler.framework import OK, PodInfo, Prepared, Profile, Reject, Skip, View, Wake
 from sampan.scheduler.nodes import NodeInfo
-from sampan.scheduler.plan import Early
+from sampan.scheduler.plan import Early, Plan
 from sampan.scheduler.snapshot import Snapshot
 from sampan.testing.placement import HOSTNAME, apart, cycle, node, pod, term
 
@@ -186,3 +186,37 @@ def test_one_seed_one_history_under_two_hash_seeds() -> None:
 
     first = run("1")
     assert first == run("2") and len(set(first.split())) > 8
+
+
+def test_what_a_pod_takes_does_not_depend_on_where_it_goes() -> None:
+    waiting, bound = PodInfo.of(pod("p", cpu="1")), PodInfo.of(pod("p", cpu="1", on="a"))
+    assert waiting.size is bound.size and waiting.cls is bound.cls and waiting.takes_as(bound)
+    assert waiting.shape != bound.shape
+    assert not waiting.takes_as(PodInfo.of(pod("p", cpu="2", on="a")))
+    assert not waiting.takes_as(PodInfo.of(pod("p", cpu="1", on="a", labels={"x": "y"})))
+    assert not waiting.takes_as(PodInfo.of(pod("p", cpu="1", on="a", deleting=True)))
+
+
+def test_a_pod_that_is_seen_where_it_was_assumed_changes_nothing() -> None:
+    view = cycle([node("a")]).view
+    view.place(PodInfo.of(pod("p", cpu="1")), "a")
+    before = view.position
+    view.set_pod(pod("p", cpu="1", on="a", status={"phase": "Running"}))
+    assert view.position == before
+    assert view.nodes["a"].pods["default-p"].obj.status["phase"] == "Running"
+    view.set_pod(pod("p", cpu="500m", on="a"))
+    assert view.position > before and view.nodes["a"].requested["cpu"] == 500
+
+
+def test_who_has_one_node_to_go_to_is_not_scored() -> None:
+    fast = cycle([node(f"n{i}") for i in range(3)])
+
+    def plan(*names: str) -> Plan:
+        fields = [{"key": "metadata.name", "operator": "In", "values": list(names)}]
+        terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+        affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+        table = fast.table(PodInfo.of(pod("p", cpu="1", affinity=affinity)))
+        assert not isinstance(table, Early)
+        return table.plan
+
+    assert not plan("n1").plain_dynamic and plan("n1", "n2").plain_dynamic
