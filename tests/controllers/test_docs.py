@@ -9,26 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from sampan.control.facts import NORMAL, Event, Facts
+from sampan.control.facts import NORMAL, Event, Facts, Mark
 from sampan.schema.walk import Schemas
 from sampan.testing import controller_docs
 
 ROOT = Path(__file__).parents[2]
 DECLARED = controller_docs.declared()
 by_kind = pytest.mark.parametrize("facts", DECLARED, ids=lambda f: f.kind)
+PAGES = controller_docs.pages()
 
 
-@by_kind
-def test_pages_are_up_to_date(facts: Facts) -> None:
-    path = controller_docs.path_of(facts, ROOT / "docs")
+@pytest.mark.parametrize("group", PAGES, ids=lambda g: g[0].page or g[0].kind)
+def test_pages_are_up_to_date(group: tuple[Facts, ...]) -> None:
+    path = controller_docs.path_of(group, ROOT / "docs")
     assert path.exists(), "run scripts/controller-docs"
     text = path.read_text()
-    assert controller_docs.page(facts, text) == text, "run scripts/controller-docs"
+    assert controller_docs.page(group, text) == text, "run scripts/controller-docs"
     assert len(text.partition(controller_docs.BEGIN)[0].split()) > 40, "say what the kind does"
 
 
 @by_kind
 def test_every_status_field_is_declared(facts: Facts) -> None:
+    if not facts.definition:
+        return
     status = Schemas.load().at(facts.definition, "status")
     assert {f.name for f in facts.status} == set(status.get("properties", {}))
 
@@ -57,10 +60,22 @@ def test_no_event_is_told_that_is_not_declared() -> None:
 def test_a_page_keeps_what_is_written_by_hand() -> None:
     event = Event(NORMAL, "A", "old {x}", "tests/a.py::test_a")
     facts = Facts(kind="K", definition="d", controller="c", events=(event,))
-    first = controller_docs.page(facts, "# K\n\nBy hand.\n")
+    first = controller_docs.page([facts], "# K\n\nBy hand.\n")
     assert "| Normal | `A` | old {x} | `tests/a.py::test_a` |" in first
     changed = Facts(kind="K", definition="d", controller="c")
-    second = controller_docs.page(changed, first + "\nMore.\n")
+    second = controller_docs.page([changed], first + "\nMore.\n")
     assert second.startswith("# K\n\nBy hand.\n\n") and second.endswith("More.\n")
     assert "old {x}" not in second
     assert event.about({"metadata": {}}, x=1).message == "old 1"
+
+
+def test_several_may_share_a_page() -> None:
+    one = Facts(kind="One", controller="a", page="p", taints=(Mark("t", "Node", "why", "x"),))
+    two = Facts(kind="Two", controller="b", page="p")
+    text = controller_docs.page([one, two], "")
+    assert text.startswith("# p\n") and "## One\n" in text and "## Two\n" in text
+    assert "### Taints it gives and takes\n" in text and "| `t` | Node | why | `x` |" in text
+    assert controller_docs.page([one, two], text) == text
+    assert [[f.kind for f in g] for g in PAGES if g[0].page == "nodes"] == [
+        ["Node lifecycle", "Pod garbage collection", "TTL", "Taint eviction"]
+    ]

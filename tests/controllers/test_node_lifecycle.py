@@ -131,6 +131,44 @@ def test_a_restarted_controller_gives_every_node_its_grace() -> None:
     assert w.again == 50
 
 
+def test_nodes_that_were_silent_together_have_their_grace_again() -> None:
+    """When none was ready, this controller had rather been cut off; the first that is ready again
+    gives all of them time."""
+    w = NodeWorld(NodeHealth)
+    a, b, other = w.node("n1"), w.node("n2"), w.node("n3", labels={nodes.EXCLUDED: "true"})
+    for key in (a, b, other):
+        w.work(key)
+    w.now += 45
+    for key in (a, b):  # their kubelets say that they are not ready
+        w.ready(key, "False")
+        w.objects[key]["status"]["conditions"][0]["lastHeartbeatTime"] = rfc3339(w.now)
+        w.work(key)
+    w.now += 30
+    w.ready(a, "True")
+    w.objects[a]["status"]["conditions"][0]["lastHeartbeatTime"] = rfc3339(w.now)
+    w.work(a)
+    w.work(b)
+    assert w.again == 50
+    w.now += 30
+    w.work(a)  # one that stays ready gives nobody more
+    w.work(b)
+    assert w.again == 20
+
+
+def test_a_node_that_is_lost_alone_has_no_grace_by_the_others() -> None:
+    w = NodeWorld(NodeHealth)
+    a, b = w.node("n1"), w.node("n2")
+    w.work(a)
+    w.work(b)
+    w.now += 30
+    w.ready(a, "False")
+    w.work(a)
+    w.ready(a, "True")
+    w.work(a)
+    w.work(b)
+    assert w.again == 20
+
+
 def test_a_node_that_never_said_a_word() -> None:
     w = NodeWorld(NodeHealth)
     key = w.node("n1", ready="")
@@ -227,6 +265,49 @@ def test_zones_do_not_wait_for_each_other() -> None:
     w.node("y", "True", labels={nodes.ZONE: "b"})
     w.work(ALL)
     assert w.taint(a[0]) == w.taint(b) == [UNREACHABLE]
+
+
+def test_a_node_that_recovers_makes_no_room_for_the_next() -> None:
+    """The rate is of taints given, not of taints that are there."""
+    w, found = eviction("Unknown", "Unknown", "True", "True", "True")
+    w.work(ALL)
+    w.now += 2
+    w.ready(found[0], "True")
+    w.work(ALL)
+    assert [w.taint(k) for k in found[:2]] == [[], []]
+    assert w.again == pytest.approx(8)
+    w.now += 8
+    w.work(ALL)
+    assert w.taint(found[1]) == [UNREACHABLE]
+
+
+def test_a_zone_in_trouble_waits_or_goes_slowly() -> None:
+    w, small = eviction("True", "Unknown", "Unknown", "Unknown", zone="a")
+    large = [w.node(f"x{i:02}", "Unknown" if i < 30 else "True", labels={nodes.ZONE: "b"})
+             for i in range(51)]  # fmt: skip
+    w.work(ALL)
+    assert [w.taint(k) for k in small] == [[]] * 4
+    assert [bool(w.taint(k)) for k in large[:2]] == [True, False]
+    w.now += 99
+    w.work(ALL)
+    assert not w.taint(large[1]) and w.again == pytest.approx(1)
+    w.now += 1
+    w.work(ALL)
+    assert w.taint(large[1]) == [UNREACHABLE]
+    assert [w.taint(k) for k in small] == [[]] * 4
+
+
+def test_nodes_that_are_excluded_do_not_count() -> None:
+    """Neither for the state of a zone nor for its size; they are tainted like the others."""
+    w = NodeWorld(lambda _clock: NodeEviction())
+    free = w.node("m", "Unknown", labels={nodes.EXCLUDED: "true"})
+    w.node("n", "True", labels={nodes.EXCLUDED: "true"})
+    w.work(ALL)
+    assert w.taint(free) == [UNREACHABLE]
+    # The only ones that count are all silent, so the cluster is.
+    w.node("o", "Unknown")
+    w.work(ALL)
+    assert w.taint(free) == []
 
 
 def test_a_cluster_that_is_silent_as_a_whole_is_left_alone() -> None:
@@ -383,6 +464,43 @@ def test_a_taint_that_goes_away() -> None:
     assert w.work(pod) == []
 
 
+def test_a_pod_that_somebody_else_takes_away() -> None:
+    w, _node, pod = tainted()
+    w.work(pod)
+    w.objects[pod]["metadata"]["deletionTimestamp"] = rfc3339(w.now)
+    assert w.work(pod) == []
+    del w.objects[pod]
+    w.work(pod)
+    assert w.events == [("TaintManagerEviction", "Cancelling deletion of Pod default/p")]
+    assert w.work(pod) == []
+
+
+def test_a_pod_that_was_taken_away_is_not_told_of_again() -> None:
+    w, _node, pod = tainted()
+    w.work(pod)
+    w.now += 300
+    w.work(pod)
+    assert pod not in w.objects and w.work(pod) == []
+    assert [text for _, text in w.events] == ["Marking for deletion Pod default/p"]
+
+
+def test_a_namesake_on_a_sound_node_stays() -> None:
+    w, node, pod = tainted()
+    w.work(pod)
+    del w.objects[pod]
+    w.objects[node]["spec"] = {}
+    w.pod("p")
+    assert w.work(pod) == []
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_pods_that_have_ended_leave_too(phase: str) -> None:
+    w, _node, pod = tainted(0)
+    w.objects[pod]["status"]["phase"] = phase
+    w.work(pod)
+    assert pod not in w.objects
+
+
 def test_who_tolerates_it_for_ever_stays() -> None:
     w, _node, pod = tainted(None)
     w.now += 10_000
@@ -468,6 +586,29 @@ def test_too_many_pods_that_have_ended() -> None:
     w.work(Key("pods", "", ""))
     assert sorted(k.name for k in w.objects if k.resource == "pods") == ["p1", "p3", "p4"]
     assert w.work(Key("pods", "", "")) == []
+
+
+def test_evicted_pods_go_before_older_ones() -> None:
+    w = NodeWorld(lambda _clock: EndedPods(1))
+    for name, status in (("a", {"phase": "Succeeded"}), ("b", {"phase": "Failed"}),
+                         ("c", {"phase": "Failed", "reason": "Evicted"}),
+                         ("d", {"phase": "Failed", "reason": "Evicted"})):  # fmt: skip
+        w.objects[w.pod(name)]["status"] = status
+        w.now += 1
+    w.work(Key("pods", "", ""))
+    assert sorted(k.name for k in w.objects if k.resource == "pods") == ["b"]
+
+
+def test_a_condition_that_is_there_keeps_its_time() -> None:
+    w, _node, pod = tainted()
+    long_ago = rfc3339(w.now - 100)
+    held = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": long_ago}
+    w.objects[pod]["status"]["conditions"].append(held)
+    w.objects[pod]["metadata"]["generation"] = 4
+    w.now += 300
+    (patch,) = [a for a in w.work(pod) if isinstance(a, Patch)]
+    (condition,) = patch.patch["status"]["conditions"]
+    assert (condition["lastTransitionTime"], condition["observedGeneration"]) == (long_ago, 4)
 
 
 # ---- the annotation of nodes ---------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Key, Obj
 from sampan.client.cache import Caches
 from sampan.control.placement import tolerates
@@ -234,3 +236,56 @@ def test_no_node_is_overcommitted_and_no_pod_waits_in_vain(
     for p in pods:
         if "nodeName" not in p.spec:
             assert pod_requests(p.spec)["cpu"] > max(free.values())
+
+
+class _Broken:
+    """A binder that cannot."""
+
+    name = "Broken"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def bind(self, p: PodInfo, node_name: str) -> None:
+        raise self._error
+
+
+def failing(error: Exception) -> tuple[Obj, list[str]]:
+    """A pod whose binding fails with *error*, and the events told."""
+
+    async def scenario() -> tuple[Obj, list[str]]:
+        api = await api_server()
+        client = client_of(api)
+        await client.create("serviceaccounts", {"metadata": {"name": "default"}}, "default")
+        made = await client.create("nodes", body_of(node("n1")))
+        status = {**made.body, "status": node("n1").status}
+        await client.update("nodes", status, subresource="status")
+        caches = Caches(client)
+        profile = replace(PROFILE, binds=(_Broken(error),))
+        scheduler = Scheduler(
+            client, clock=RealClock(), rng=random.Random(1), caches=caches, profile=profile
+        )
+        await caches.start()
+        await scheduler.start()
+        await client.create("pods", body_of(pod("a")), "default")
+        async with asyncio.timeout(20):
+            while not (events := (await client.list("events")).items):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+        await scheduler.stop()
+        await caches.stop()
+        found = await client.get("pods", "a", "default")
+        await api.authorizer.stop()
+        return found, [e.body["message"] for e in events]
+
+    return asyncio.run(scenario())
+
+
+def test_an_error_is_told_as_one() -> None:
+    found, told = failing(StatusError(500, "InternalError", "no such luck"))
+    (condition,) = found.status["conditions"]
+    text = 'binding rejected: running Bind plugin "Broken": no such luck'
+    assert told == [text]
+    assert (condition["type"], condition["status"], condition["reason"], condition["message"]) == (
+        "PodScheduled", "False", "SchedulerError", text,
+    )  # fmt: skip

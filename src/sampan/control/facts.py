@@ -64,15 +64,18 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All a controller declares. definition: of the kind whose status it writes; a controller that
-    reads marks of users lists them in *reads*."""
+    """All a controller declares. definition: of the kind whose status it writes, '' where it writes
+    no kind's whole status; a controller that reads marks of users lists them in *reads*. page: of
+    several that share one, its name; by default each kind has its own."""
 
     kind: str
-    definition: str
+    definition: str = ""
     controller: str
+    page: str = ""
     status: tuple[Field, ...] = ()
     conditions: tuple[Condition, ...] = ()
     events: tuple[Event, ...] = ()
     labels: tuple[Mark, ...] = ()
     annotations: tuple[Mark, ...] = ()
+    taints: tuple[Mark, ...] = ()
     reads: tuple[Mark, ...] = ()

@@ -3,13 +3,13 @@ of the whole cluster).
 
 Where a whole cluster is silent it is rather this controller that is cut off: then nothing is
 evicted. How fast taints are given is read from the taints themselves (``timeAdded``), so that a
-restart changes nothing.
+restart changes nothing, and kept in mind where they are taken back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sampan.api.obj import Key, Obj
 from sampan.control.plan import Action, Again, Caches, Trigger, Update
@@ -23,14 +23,14 @@ UNHEALTHY = 0.55  # the part of a zone that makes it a zone in trouble
 NORMAL, PARTIAL, FULL = "Normal", "PartialDisruption", "FullDisruption"
 _KEY = Key("nodes", "", "")
 _OURS = (nodes.NOT_READY, nodes.UNREACHABLE)
-_EXCLUDED = "node.kubernetes.io/exclude-disruption"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All nodes."""
+    """All nodes. given: by zone, when one of its nodes was tainted last."""
 
     nodes: tuple[Obj, ...]
+    given: Mapping[str, float] = field(default_factory=dict)
 
 
 def zone_state(found: Sequence[Obj]) -> str:
@@ -61,27 +61,39 @@ class NodeEviction:
     def __init__(self) -> None:
         self.triggers: tuple[Trigger, ...] = (Trigger("nodes", lambda _node, _caches: (_KEY,)),)
         self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}
+        self._given: dict[str, float] = {}
 
     def observe(self, key: Key, caches: Caches) -> View | None:
-        return View(tuple(sorted(caches["nodes"].list(), key=lambda n: n.name)))
+        found = tuple(sorted(caches["nodes"].list(), key=lambda n: n.name))
+        for node in found:
+            zone = nodes.zone(node)
+            for taint in nodes.taints(node, "NoExecute"):
+                self._given[zone] = max(self._given.get(zone, 0.0), _added(taint))
+        return View(found, dict(self._given))
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
         zones: dict[str, list[Obj]] = {}
         for node in view.nodes:
             zones.setdefault(nodes.zone(node), []).append(node)
-        states = {
-            name: zone_state([n for n in found if _EXCLUDED not in n.labels])
+        counted = {
+            name: [n for n in found if nodes.EXCLUDED not in n.labels]
             for name, found in zones.items()
         }
-        all_full = bool(states) and all(s == FULL for s in states.values())
+        states = {name: zone_state(found) for name, found in counted.items()}
+        told = [states[name] for name, found in counted.items() if found]
+        all_full = bool(told) and all(s == FULL for s in told)
         actions: list[Action] = []
         for name, found in zones.items():
-            speed = rate(states[name], len(found), all_full=all_full)
-            actions += _zone(found, speed, now, give_back=all_full)
+            speed = rate(states[name], len(counted[name]), all_full=all_full)
+            last = view.given.get(name, 0.0)
+            actions += _zone(found, speed, last, now, give_back=all_full)
         return actions
 
 
-def _zone(found: Sequence[Obj], speed: float, now: float, *, give_back: bool) -> list[Action]:
+def _zone(
+    found: Sequence[Obj], speed: float, last: float, now: float, *, give_back: bool
+) -> list[Action]:
+    """last: when a node of the zone was tainted."""
     actions: list[Action] = []
     waiting: list[tuple[Obj, str]] = []
     for node in found:
@@ -95,7 +107,6 @@ def _zone(found: Sequence[Obj], speed: float, now: float, *, give_back: bool) ->
             waiting.append((node, key))
     if not waiting or not speed:
         return actions
-    last = max((_added(t) for n in found for t in nodes.taints(n, "NoExecute")), default=0.0)
     due = last + 1 / speed
     if due > now:
         return [*actions, Again(due - now)]

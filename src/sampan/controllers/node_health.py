@@ -2,16 +2,18 @@
 tell the scheduler of every trouble (node lifecycle, per node).
 
 A node is heard of when its Lease or its status moves, by this controller's own clock: after a
-restart every node has its full grace again.
+restart every node has its full grace again. So it has when the first node is ready again after none
+was: then this controller had rather been cut off itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sampan.api.obj import Key, Obj
-from sampan.control.plan import Action, Again, Caches, Emit, Patch, SetStatus, Trigger, Update, own
+from sampan.control.facts import NORMAL, WARNING, Condition, Event, Facts, Mark
+from sampan.control.plan import Action, Again, Caches, Patch, SetStatus, Trigger, Update, own
 from sampan.controllers import nodes
 from sampan.controllers import pods as podlib
 from sampan.lib.clock import Clock, rfc3339
@@ -29,6 +31,51 @@ _BY_CONDITION = {
 }  # fmt: skip
 _UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 _OURS = frozenset({*_BY_CONDITION.values(), _UNSCHEDULABLE})
+
+_T = "tests/controllers/test_node_lifecycle.py::"
+_SILENCE, _TAINTS = (
+    f"{_T}test_a_node_that_is_not_heard_of",
+    f"{_T}test_taints_tell_what_conditions_tell",
+)
+SILENT = Condition(
+    "Ready", "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.", _SILENCE
+)
+NEVER = Condition(
+    "Ready", "Unknown", "NodeStatusNeverUpdated", "Kubelet never posted node status.",
+    f"{_T}test_a_node_that_never_said_a_word",
+)  # fmt: skip
+_OTHERS = tuple(
+    replace(why, type=kind, test=_SILENCE) for kind in _WATCHED[1:] for why in (SILENT, NEVER)
+)
+REGISTERED = Event(
+    NORMAL, "RegisteredNode", "Node {node} event: Registered Node {node} in Controller", _SILENCE
+)
+REMOVING = Event(
+    NORMAL, "RemovingNode", "Node {node} event: Removing Node {node} from Controller",
+    f"{_T}test_a_node_that_goes",
+)  # fmt: skip
+NODE_NOT_READY = Event(NORMAL, "NodeNotReady", "Node {node} status is now: NodeNotReady", _SILENCE)
+POD_NOT_READY = Event(WARNING, "NodeNotReady", "Node is not ready", _SILENCE)
+FACTS = Facts(
+    kind="Node lifecycle", controller=NAME, page="nodes",
+    conditions=(SILENT, NEVER, *_OTHERS),
+    events=(REGISTERED, REMOVING, NODE_NOT_READY, POD_NOT_READY),
+    taints=(
+        *(Mark(taint, "NoSchedule", f"the condition {kind} is {status}", _TAINTS)
+          for (kind, status), taint in _BY_CONDITION.items()),
+        Mark(_UNSCHEDULABLE, "NoSchedule", "`spec.unschedulable`", _TAINTS),
+        Mark(nodes.NOT_READY, "NoExecute", "the condition Ready is False",
+             f"{_T}test_a_node_in_trouble_is_tainted"),
+        Mark(nodes.UNREACHABLE, "NoExecute", "the condition Ready is Unknown",
+             f"{_T}test_a_node_in_trouble_is_tainted"),
+    ),
+    reads=(
+        Mark(nodes.EXCLUDED, "Node (label)", "does not count for the state of its zone",
+             f"{_T}test_nodes_that_are_excluded_do_not_count"),
+        Mark("topology.kubernetes.io/zone, region", "Node (label)", "the zone nodes are counted by",
+             f"{_T}test_zones_do_not_wait_for_each_other"),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +106,7 @@ class NodeHealth:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[str, _Known] = {}
+        self._ready: set[str] = set()  # nodes that are, of those that count
         self.triggers: tuple[Trigger, ...] = (
             own("nodes"),
             Trigger(LEASES, self._keys_of_lease),
@@ -77,6 +125,7 @@ class NodeHealth:
         known = self._known.get(key.name)
         if node is None:
             self._known.pop(key.name, None)
+            self._ready.discard(key.name)
             return None if known is None else View(known.node, (), known.heard, gone=True)
         lease = caches[LEASES].get(LEASE_NAMESPACE, key.name)
         beat = (nodes.condition(node, "Ready") or {}).get("lastHeartbeatTime", "")
@@ -85,16 +134,27 @@ class NodeHealth:
         if known is None or is_new or known.signs != signs:
             known = self._known[key.name] = _Known(node, signs, self._clock.now())
         known.node = node
+        self._look_around(node)
         return View(node, tuple(caches["pods"].by("node", key.name)), known.heard, is_new)
+
+    def _look_around(self, node: Obj) -> None:
+        """Nodes that were silent together are heard of anew once one of them is ready again."""
+        if nodes.ready(node) != "True" or nodes.EXCLUDED in node.labels:
+            self._ready.discard(node.name)
+            return
+        if not self._ready:
+            now = self._clock.now()
+            for known in self._known.values():
+                known.heard = now
+        self._ready.add(node.name)
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
         node = view.node
         if view.gone:
-            return [_told(node, "RemovingNode", f"Removing Node {node.name} from Controller")]
+            return [REMOVING.about(node.body, node=node.name)]
         actions: list[Action] = []
         if view.is_new:
-            text = f"Registered Node {node.name} in Controller"
-            actions.append(_told(node, "RegisteredNode", text))
+            actions.append(REGISTERED.about(node.body, node=node.name))
         grace = GRACE if nodes.condition(node, "Ready") is not None else START_GRACE
         late = view.heard + grace
         if now >= late:
@@ -109,15 +169,10 @@ class NodeHealth:
         return actions
 
 
-def _told(node: Obj, reason: str, text: str) -> Emit:
-    return Emit(node.body, "Normal", reason, f"Node {node.name} event: {text}")
-
-
 def _status_change(node: Obj) -> list[Action]:
     if nodes.ready(node) != "True":
         return []
-    text = f"Node {node.name} status is now: NodeNotReady"
-    return [Emit(node.body, "Normal", "NodeNotReady", text)]
+    return [NODE_NOT_READY.about(node.body, node=node.name)]
 
 
 def _silent(node: Obj, now: float) -> SetStatus | None:
@@ -130,15 +185,14 @@ def _silent(node: Obj, now: float) -> SetStatus | None:
         if held is None:
             born = node.meta.get("creationTimestamp", at)
             conditions.append({
-                "type": kind, "status": "Unknown", "reason": "NodeStatusNeverUpdated",
-                "message": "Kubelet never posted node status.", "lastHeartbeatTime": born,
-                "lastTransitionTime": at,
+                "type": kind, "status": NEVER.status, "reason": NEVER.reason,
+                "message": NEVER.message, "lastHeartbeatTime": born, "lastTransitionTime": at,
             })  # fmt: skip
             changed = True
         elif held["status"] != "Unknown":
             held.update(
-                status="Unknown", reason="NodeStatusUnknown", lastTransitionTime=at,
-                message="Kubelet stopped posting node status.",
+                status=SILENT.status, reason=SILENT.reason, lastTransitionTime=at,
+                message=SILENT.message,
             )  # fmt: skip
             changed = True
     if not changed:
@@ -158,7 +212,7 @@ def lost_pods(view: View, now: float) -> list[Action]:
         new = {"type": "Ready", "status": "False", "lastTransitionTime": rfc3339(now)}
         patch = {"metadata": {"uid": pod.uid}, "status": {"conditions": [new]}}
         actions.append(Patch(pod.key, patch, "strategic", "status"))
-        actions.append(Emit(pod.body, "Warning", "NodeNotReady", "Node is not ready"))
+        actions.append(POD_NOT_READY.about(pod.body))
     return actions
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Key, Obj
+from sampan.control.facts import Facts, Mark
 from sampan.control.plan import Action, Caches, Patch, Trigger, own
 
 ANNOTATION = "node.alpha.kubernetes.io/ttl"
@@ -33,10 +34,20 @@ def seconds(size: int, current: str) -> int:
     return STEPS[at][2]
 
 
+NAME = "ttl-controller"
+FACTS = Facts(
+    kind="TTL", controller=NAME, page="nodes",
+    annotations=(
+        Mark(ANNOTATION, "Node", "0 to 600 seconds, by the size of the cluster",
+             "tests/controllers/test_node_lifecycle.py::test_nodes_are_annotated_once"),
+    ),
+)  # fmt: skip
+
+
 class NodeTtlController:
     """Annotates nodes."""
 
-    name = "ttl-controller"
+    name = NAME
     workers = 1
 
     def __init__(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sampan.api.obj import Body, Obj
+from sampan.control.facts import Condition
 from sampan.lib.clock import rfc3339
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
+EXCLUDED = "node.kubernetes.io/exclude-disruption"
 DISRUPTION_TARGET = "DisruptionTarget"
 
 
@@ -61,9 +63,17 @@ def with_taints(
     return {**node.body, "spec": spec}
 
 
-def disruption(reason: str, message: str, now: float) -> Body:
-    """The condition of a pod that is about to be disrupted."""
+def disruption(pod: Obj, why: Condition, now: float) -> Body:
+    """The condition of a pod that is about to be disrupted, as *why* declares it."""
+    held: Body = next(
+        (c for c in pod.status.get("conditions") or () if c["type"] == DISRUPTION_TARGET), {}
+    )
+    at = held.get("lastTransitionTime") if held.get("status") == why.status else None
     return {
-        "type": DISRUPTION_TARGET, "status": "True", "reason": reason, "message": message,
-        "lastTransitionTime": rfc3339(now),
-    }  # fmt: skip
+        "type": why.type,
+        "status": why.status,
+        "reason": why.reason,
+        "message": why.message,
+        "lastTransitionTime": at or rfc3339(now),
+        "observedGeneration": int(pod.meta.get("generation", 1)),
+    }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
+from sampan.control.facts import Condition, Facts, Field
 from sampan.control.plan import Action, Again, Caches, Delete, Patch, Trigger
 from sampan.controllers import nodes
 from sampan.controllers import pods as podlib
@@ -16,6 +17,19 @@ QUARANTINE = 40.0  # seconds a node must be missing: it may only be late in our 
 THRESHOLD = 12_500  # pods that have ended and are kept
 _BURST = 500
 _ALL = Key("pods", "", "")
+_T = "tests/controllers/test_node_lifecycle.py::"
+ORPHANED = Condition(
+    nodes.DISRUPTION_TARGET, "True", "DeletionByPodGC", "PodGC: node no longer exists",
+    f"{_T}test_pods_of_a_node_that_is_gone",
+)  # fmt: skip
+FACTS = Facts(
+    kind="Pod garbage collection", controller=NAME, page="nodes",
+    status=(
+        Field("phase", "`Failed` before a pod that had not ended is removed",
+              f"{_T}test_pods_of_a_node_that_is_gone"),
+    ),
+    conditions=(ORPHANED,),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +86,7 @@ class PodCollector:
             due = view.missing_since + QUARANTINE
             if due > now:
                 return [Again(due - now)]
-            text = "PodGC: node no longer exists"
-            conditions = [nodes.disruption("DeletionByPodGC", text, now)]
+            conditions = [nodes.disruption(pod, ORPHANED, now)]
         actions: list[Action] = []
         if not podlib.is_finished(pod.body):
             status: Body = {"phase": "Failed"}
@@ -92,6 +105,12 @@ def _ended(pod: Obj) -> Iterable[str]:
     """Index: pods that have ended (evicted ones too) and are not being deleted."""
     if podlib.is_finished(pod.body) and not pod.is_deleting:
         yield "ended"
+
+
+def _order(pod: Obj) -> tuple[bool, str, str]:
+    """Evicted pods go first, so that those of controllers stay longer; then the oldest."""
+    evicted = pod.status.get("phase") == "Failed" and pod.status.get("reason") == "Evicted"
+    return not evicted, pod.meta.get("creationTimestamp", ""), pod.name
 
 
 class EndedPods:
@@ -114,6 +133,6 @@ class EndedPods:
         return found if len(found) > self._threshold else None
 
     def plan(self, view: Sequence[Obj], now: float) -> Sequence[Action]:
-        oldest = sorted(view, key=lambda p: (p.meta.get("creationTimestamp", ""), p.name))
+        oldest = sorted(view, key=_order)
         extra = oldest[: min(len(view) - self._threshold, _BURST)]
         return [Delete(p.key, uid=p.uid, grace=0) for p in extra]

@@ -1,4 +1,5 @@
-"""Pods leave nodes whose NoExecute taints they do not tolerate, or no longer."""
+"""Pods leave nodes whose NoExecute taints they do not tolerate, or no longer. Pods that have ended
+leave too."""
 
 from __future__ import annotations
 
@@ -6,18 +7,42 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
+from sampan.control.facts import NORMAL, Condition, Event, Facts, Mark
 from sampan.control.placement import covers
-from sampan.control.plan import Action, Again, Caches, Delete, Emit, Patch, Trigger
+from sampan.control.plan import Action, Again, Caches, Delete, Patch, Trigger
 from sampan.controllers import nodes
-from sampan.controllers import pods as podlib
 from sampan.lib.clock import Clock, parse_rfc3339
 
-_MESSAGE = "Taint manager: deleting due to NoExecute taint"
+NAME = "taint-eviction-controller"
+_T = "tests/controllers/test_node_lifecycle.py::"
+MARKED = Event(
+    NORMAL, "TaintManagerEviction", "Marking for deletion Pod {pod}",
+    f"{_T}test_a_pod_leaves_when_its_time_is_over",
+)  # fmt: skip
+CANCELLED = Event(
+    NORMAL, "TaintManagerEviction", "Cancelling deletion of Pod {pod}",
+    f"{_T}test_a_taint_that_goes_away",
+)  # fmt: skip
+TAINTED = Condition(
+    nodes.DISRUPTION_TARGET, "True", "DeletionByTaintManager",
+    "Taint manager: deleting due to NoExecute taint",
+    f"{_T}test_a_pod_leaves_when_its_time_is_over",
+)  # fmt: skip
+FACTS = Facts(
+    kind="Taint eviction", controller=NAME, page="nodes",
+    conditions=(TAINTED,), events=(MARKED, CANCELLED),
+    reads=(
+        Mark("tolerations[*].tolerationSeconds", "Pod (spec)",
+             "how long it stays; counted from the taint's `timeAdded`, or from when it came",
+             f"{_T}test_who_came_later_has_its_whole_time"),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A pod, and when it has to go (None: it may stay). cancelled: it was to go, and need not."""
+    """A pod, and when it has to go (None: it may stay). cancelled: it was to go, and need not, or
+    somebody else has taken it away."""
 
     pod: Obj
     due: float | None
@@ -40,13 +65,13 @@ def leaves_at(tolerations: Sequence[Body], taints: Sequence[tuple[Body, float]])
 class TaintEvictionController:
     """Deletes pods from tainted nodes when their time there is over."""
 
-    name = "taint-eviction-controller"
+    name = NAME
     workers = 4
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seen: dict[tuple[str, str, str], float] = {}  # node uid, key and value of a taint
-        self._leaving: set[str] = set()  # uids of pods that are to go
+        self._leaving: dict[Key, Obj] = {}  # pods that are to go, later
         self.triggers: tuple[Trigger, ...] = (
             Trigger("pods", lambda pod, _caches: (pod.key,) if pod.spec.get("nodeName") else ()),
             Trigger("nodes", self._keys_of_node),
@@ -63,22 +88,25 @@ class TaintEvictionController:
 
     def observe(self, key: Key, caches: Caches) -> View | None:
         pod = caches["pods"].get(key.namespace, key.name)
-        if pod is None or pod.is_deleting or podlib.is_finished(pod.body):
-            if pod is not None:
-                self._leaving.discard(pod.uid)
+        leaving = self._leaving.get(key)
+        if pod is None or (leaving is not None and leaving.uid != pod.uid):
+            self._leaving.pop(key, None)
+            if pod is None:
+                return None if leaving is None else View(leaving, None, cancelled=True)
+            leaving = None
+        if pod.is_deleting:
             return None
         node = caches["nodes"].get("", str(pod.spec.get("nodeName", "")))
         found = nodes.taints(node, "NoExecute") if node is not None else []
-        if not found and pod.uid not in self._leaving:
+        if not found and leaving is None:
             return None
         since = [(t, self._since(node, t, pod)) for t in found if node is not None]
         due = leaves_at(pod.spec.get("tolerations") or (), since)
-        cancelled = due is None and pod.uid in self._leaving
-        if due is None:
-            self._leaving.discard(pod.uid)
+        if due is not None and due > self._clock.now():
+            self._leaving[key] = pod
         else:
-            self._leaving.add(pod.uid)
-        return View(pod, due, cancelled)
+            self._leaving.pop(key, None)
+        return View(pod, due, cancelled=due is None and leaving is not None)
 
     def _since(self, node: Obj, taint: Body, pod: Obj) -> float:
         """Since when a taint counts for a pod: since it was given (or seen), and not before the
@@ -107,14 +135,13 @@ class TaintEvictionController:
         if view.due is None:
             if not view.cancelled:
                 return []
-            text = f"Cancelling deletion of Pod {name}"
-            return [Emit(pod.body, "Normal", "TaintManagerEviction", text)]
+            return [CANCELLED.about(pod.body, pod=name)]
         if view.due > now:
             return [Again(view.due - now)]
-        condition = nodes.disruption("DeletionByTaintManager", _MESSAGE, now)
+        condition = nodes.disruption(pod, TAINTED, now)
         patch = {"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}}
         return [
-            Emit(pod.body, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {name}"),
+            MARKED.about(pod.body, pod=name),
             Patch(pod.key, patch, "strategic", "status"),
             Delete(pod.key, uid=pod.uid),
         ]

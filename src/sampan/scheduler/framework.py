@@ -61,11 +61,13 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Reject:
     """Why not. curable: removing pods from the node could change it (preemption may try).
-    more: further reasons of the same node; each is counted by itself in the message."""
+    more: further reasons of the same node; each is counted by itself in the message. failed: not a
+    judgement of the pod, something went wrong (Reserve and later)."""
 
     reason: str
     curable: bool = False
     more: tuple[str, ...] = ()
+    failed: bool = False
 
     @property
     def reasons(self) -> tuple[str, ...]:

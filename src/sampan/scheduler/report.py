@@ -8,11 +8,48 @@ from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
 from sampan.control.events import Recorder
+from sampan.control.facts import NORMAL, WARNING, Condition, Event, Facts, Field
 from sampan.lib.clock import Clock, rfc3339
 from sampan.scheduler.pods import PodInfo
 
 log = logging.getLogger(__name__)
 LOST = (StatusError, Unknown, OSError)
+
+_T, _FLOWS = "tests/scheduler/test_scheduler.py::", "tests/flows/test_scheduling.py::"
+UNSCHEDULABLE, ERROR = "Unschedulable", "SchedulerError"
+SCHEDULED = Event(
+    NORMAL, "Scheduled", "Successfully assigned {pod} to {node}", f"{_T}test_binds_and_tells"
+)
+FAILED = Event(WARNING, "FailedScheduling", "{why}", f"{_T}test_explains_why_nothing_fits")
+PREEMPTED = Event(
+    NORMAL, "Preempted", "Preempted by pod {uid} on node {node}",
+    f"{_FLOWS}test_room_is_made_for_the_important",
+)  # fmt: skip
+VICTIM = Condition(
+    "DisruptionTarget", "True", "PreemptionByScheduler",
+    "{scheduler}: preempting to accommodate a higher priority pod",
+    f"{_FLOWS}test_room_is_made_for_the_important",
+)  # fmt: skip
+FACTS = Facts(
+    kind="Scheduler", controller="default-scheduler",
+    status=(
+        Field("nominatedNodeName", "the node room is being made on; taken back when a more "
+              "important pod takes it, or when no room can be made any more",
+              f"{_FLOWS}test_room_is_made_for_the_important"),
+    ),
+    conditions=(
+        Condition("PodScheduled", "False", UNSCHEDULABLE, "{why}",
+                  f"{_T}test_explains_why_nothing_fits"),
+        Condition("PodScheduled", "False", ERROR, "{error}",
+                  f"{_T}test_an_error_is_told_as_one"),
+        Condition("PodScheduled", "False", "SchedulingGated",
+                  "Scheduling is blocked due to non-empty scheduling gates",
+                  f"{_FLOWS}test_a_gated_pod_waits_for_its_last_gate"),
+        Condition("PodScheduled", "True", "", "", f"{_T}test_binds_and_tells"),
+        VICTIM,
+    ),
+    events=(SCHEDULED, FAILED, PREEMPTED),
+)  # fmt: skip
 
 
 def _condition(obj: Obj, type: str) -> Body:
@@ -49,16 +86,18 @@ class Reporter:
 
     def scheduled(self, pod: PodInfo, node: str) -> None:
         obj = pod.obj
-        text = f"Successfully assigned {obj.namespace}/{obj.name} to {node}"
-        self._recorder.emit(obj.body, "Normal", "Scheduled", text)
+        self._tell(obj, SCHEDULED, pod=f"{obj.namespace}/{obj.name}", node=node)
+
+    def _tell(self, about: Obj, event: Event, **values: object) -> None:
+        self._recorder.emit(about.body, event.type, event.reason, event.text.format(**values))
 
     async def failed(
-        self, pod: PodInfo, message: str, *, reason: str = "Unschedulable",
+        self, pod: PodInfo, message: str, *, reason: str = UNSCHEDULABLE,
         nominated: str | None = None,
     ) -> None:  # fmt: skip
         """nominated: the node the pod is nominated to from now on; '' none; None: as it is."""
         obj = pod.obj
-        self._recorder.emit(obj.body, "Warning", "FailedScheduling", message)
+        self._tell(obj, FAILED, why=message)
         at = rfc3339(self._clock.now())
         condition = changed_condition(obj, "PodScheduled", "False", reason, message, at)
         status: Body = {"conditions": [condition]} if condition else {}
@@ -74,22 +113,16 @@ class Reporter:
     async def evict(self, victim: PodInfo, preemptor: PodInfo, node: str) -> None:
         """Delete *victim*, saying why on it before."""
         obj = victim.obj
-        message = (
-            f"{preemptor.spec.get('schedulerName', self._name)}: "
-            "preempting to accommodate a higher priority pod"
-        )
+        message = VICTIM.text(scheduler=preemptor.spec.get("schedulerName", self._name))
         at = rfc3339(self._clock.now())
-        condition = changed_condition(
-            obj, "DisruptionTarget", "True", "PreemptionByScheduler", message, at
-        )
+        condition = changed_condition(obj, VICTIM.type, VICTIM.status, VICTIM.reason, message, at)
         await self._write(obj, {"conditions": [condition]} if condition else {})
         try:
             await self._client.delete("pods", obj.name, obj.namespace, uid=obj.uid)
         except LOST as e:
             log.info("preempting %s: %s", obj.key.path, e)
             return
-        text = f"Preempted by pod {preemptor.uid} on node {node}"
-        self._recorder.emit(obj.body, "Normal", "Preempted", text)
+        self._tell(obj, PREEMPTED, uid=preemptor.uid, node=node)
 
     async def _write(self, obj: Obj, status: Body) -> None:
         if not status:

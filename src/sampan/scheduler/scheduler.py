@@ -28,7 +28,7 @@ from sampan.scheduler.framework import (
 from sampan.scheduler.plan import Early
 from sampan.scheduler.plugins import Means, default_profile
 from sampan.scheduler.queue import SchedulingQueue, Waiting
-from sampan.scheduler.report import LOST, Reporter
+from sampan.scheduler.report import ERROR, LOST, Reporter
 from sampan.scheduler.snapshot import Snapshot
 
 _TURN = 16  # decisions before others get the loop
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 
 class _Refused(Exception):
     """A phase after the decision said no."""
+
+
+class _Stumbled(Exception):
+    """Something went wrong in a phase after the decision. Its cause: a lost call, or nothing."""
 
 
 class Scheduler:
@@ -276,7 +280,7 @@ class Scheduler:
     async def _bind(self, held: Waiting, pod: PodInfo, node: str) -> None:
         try:
             await self._commit(pod, node)
-        except (*LOST, _Refused) as e:
+        except (_Stumbled, _Refused) as e:
             await self._unbound(held, pod, node, e)
             return
         self._report.scheduled(pod, node)
@@ -292,12 +296,12 @@ class Scheduler:
         self._happened("pods", "DELETED", obj, None)  # the place is free again
         if isinstance(e, _Refused):
             await self._report.failed(pod, str(e))
-        elif not (isinstance(e, StatusError) and e.code in (404, 409)):
+        elif not (isinstance(e.__cause__, StatusError) and e.__cause__.code in (404, 409)):
             log.warning("binding %s: %s", obj.key.path, e)
-            await self._report.failed(pod, f"binding rejected: {e}", reason="SchedulerError")
+            await self._report.failed(pod, str(e), reason=ERROR)
 
     async def _commit(self, pod: PodInfo, node: str) -> None:
-        """Permit, PreBind and Bind. Raises _Refused, StatusError, Unknown, OSError."""
+        """Permit, PreBind and Bind. Raises _Refused, _Stumbled."""
         for permit in self._profile.permits:
             answer = permit.permit(pod, node)
             while isinstance(answer, Wait):
@@ -306,11 +310,21 @@ class Scheduler:
             if answer is not None:
                 raise _Refused(answer.reason)
         for plugin in self._profile.pre_binds:
-            verdict = await plugin.pre_bind(pod, node)
+            where = f'running PreBind plugin "{plugin.name}"'
+            try:
+                verdict = await plugin.pre_bind(pod, node)
+            except LOST as e:
+                raise _Stumbled(f"{where}: {e}") from e
+            if verdict is not None and verdict.failed:
+                raise _Stumbled(f"{where}: {verdict.reason}")
             if verdict is not None:
                 raise _Refused(verdict.reason)
         for binder in self._profile.binds:
-            done = await binder.bind(pod, node)
+            try:
+                done = await binder.bind(pod, node)
+            except LOST as e:
+                where = f'running Bind plugin "{binder.name}"'
+                raise _Stumbled(f"binding rejected: {where}: {e}") from e
             if isinstance(done, Reject):
                 raise _Refused(done.reason)
             if not isinstance(done, Skip):

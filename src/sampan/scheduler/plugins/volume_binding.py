@@ -268,7 +268,7 @@ class VolumeBinding:
                 note = {"metadata": {"annotations": {storage.SELECTED_NODE: node_name}}}
                 await self._client.patch(storage.CLAIMS, meta["name"], note, meta["namespace"])
         except StatusError as e:
-            return Reject(f"binding volumes: {e.message}")
+            return Reject(f"binding volumes: {e.message}", failed=True)
         names = [name for name, _ in storage.claims_of(pod.body)]
         answer: list[str] = []
         # The caches may still show what was there before our own writes.
@@ -297,8 +297,8 @@ class VolumeBinding:
             async with asyncio.timeout(BIND_SECONDS):
                 await self._caches[storage.CLAIMS].until(is_done)
         except TimeoutError:
-            return Reject("binding volumes: timed out waiting for the condition")
-        return Reject(f"binding volumes: {answer[0]}") if answer else OK
+            return Reject("binding volumes: timed out waiting for the condition", failed=True)
+        return Reject(f"binding volumes: {answer[0]}", failed=True) if answer else OK
 
 
 def _promised(volume: Body, claim: Body) -> Body:
