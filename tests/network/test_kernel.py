@@ -22,6 +22,7 @@ from sampan.network.proxy import NodeRules
 from sampan.network.rules import (
     BALANCER,
     CLUSTER_IP,
+    EXTERNAL_IP,
     HOST_PORT,
     NODE_PORT,
     Entries,
@@ -32,7 +33,13 @@ from sampan.network.rules import (
 from sampan.network.ruleset import TABLE
 from sampan.node.runtime.base import SandboxSpec
 from sampan.node.runtime.native.launch import start_pause
-from sampan.node.runtime.native.nodes import Nodes, Space, destroy, node_address
+from sampan.node.runtime.native.nodes import (
+    Nodes,
+    Space,
+    destroy,
+    node_address,
+    route_to_rules,
+)
 from sampan.testing.e2e import host_state
 
 pytestmark = pytest.mark.e2e
@@ -101,7 +108,10 @@ class World:
     async def rules_of(self, i: int) -> NodeRules:
         at = node_address(i + 1)
         own = frozenset(("10.43.0.1",))
-        return NodeRules(self.spaces[i], Facts(f"n{i + 1}", (at,), masquerade=at, own=own))
+        facts = Facts(f"n{i + 1}", (at,), masquerade=at, own=own)
+        return NodeRules(
+            self.spaces[i], facts, routes=lambda add, remove: route_to_rules(at, add, remove)
+        )
 
     async def pod(self, node: int, number: int, *, serves: bool = True) -> Pod:
         address = f"10.42.{node + 1}.{number}"
@@ -411,6 +421,38 @@ def test_source_ranges() -> None:
         assert await c.tcp("192.0.2.7", 80) == a.address
 
     run(test)
+
+
+def test_an_address_from_outside() -> None:
+    """``externalIPs``: from pods and from the node's own processes, over both nodes."""
+    ip = "192.0.2.9"
+
+    async def test(w: World) -> None:
+        a, b = await w.pod(0, 2), await w.pod(1, 2)
+        with pytest.raises(OSError, match="unreachable"):
+            await ask(w.spaces[0], ip, 80)
+        entry = Entry(EXTERNAL_IP, to(a, b, masquerade=True))
+        await w.set({(ip, "tcp", 80): entry, (ip, "udp", 53): entry})
+        for where in (a.space, *w.spaces):
+            assert {await ask(where, ip, 80) for _ in range(16)} == {a.address, b.address}
+        sock = await w.spaces[0].run(_udp_socket)
+        assert await a.udp(sock, ip, 53) in (a.address, b.address)
+        sock.close()
+        # Another port of the address is nobody's; the node says so at once.
+        async with asyncio.timeout(1):
+            with pytest.raises(ConnectionRefusedError):
+                await ask(w.spaces[0], ip, 81)
+        # The next process of the proxy finds what is there, and takes away what nobody wants.
+        w.rules[0] = await w.rules_of(0)
+        await w.set({(ip, "tcp", 80): entry}, only=0)
+        assert await ask(w.spaces[0], ip, 80) in (a.address, b.address)
+        w.rules[0] = await w.rules_of(0)
+        await w.set({}, only=0)
+        with pytest.raises(OSError, match="unreachable"):
+            await ask(w.spaces[0], ip, 80)
+        assert await ask(w.spaces[1], ip, 80) in (a.address, b.address)
+
+    run(test, nodes=2)
 
 
 def test_a_host_port() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import pytest
 
 from sampan.client.base import Client
 from sampan.client.cache import Caches
@@ -56,7 +59,7 @@ class FakeSpace:
 
     async def listen(self, _host: str, port: int) -> socket.socket:
         sock = socket.socket()
-        sock.bind(("127.77.4.1", port))
+        sock.bind((f"127.77.5.{self.name[-1]}", port))
         sock.listen()
         sock.setblocking(False)
         return sock
@@ -69,9 +72,15 @@ class World:
         self.client = Client(self.api)
         caches, pods = Caches(self.client), Caches(self.client)
         self.pods = pods
+        self.routes: list[tuple[list[str], list[str]]] = []
         self.spaces = [FakeSpace("n1"), FakeSpace("n2")]
         self.nodes = [
-            NodeRules(s, Facts(s.name, (f"10.44.0.{i}",), f"10.44.0.{i}"), nft=self._nft(s))
+            NodeRules(
+                s,
+                Facts(s.name, (f"10.44.0.{i}",), f"10.44.0.{i}"),
+                nft=self._nft(s),
+                routes=lambda add, remove: self.routes.append(([*add], [*remove])),
+            )
             for i, s in enumerate(self.spaces, 2)
         ]
         outside = Outside(
@@ -259,10 +268,65 @@ def test_only_endpoints_that_go_make_udp_forget() -> None:
     run(test)
 
 
+def test_addresses_from_outside_have_routes_while_somebody_claims_them() -> None:
+    async def test(w: World) -> None:
+        await w.service(externalIPs=["192.0.2.1"])
+        await w.slice(("10.42.1.2", "n1", ""))
+        await w.proxy.start()
+        assert w.routes == [(["192.0.2.1"], [])] * 2  # of both nodes
+        w.routes.clear()
+        await w.slice(("10.42.1.3", "n1", ""))  # it is there already
+        await w.until(lambda: (r := w.row(0)) and r.endpoints == places("10.42.1.3"))
+        assert w.routes == []
+        ips = ["192.0.2.2", "192.0.2.3"]
+        await w.client.patch("services", "s", {"spec": {"externalIPs": ips}}, "d")
+        await w.until(lambda: len(w.routes) == 2)
+        assert w.routes == [(ips, ["192.0.2.1"])] * 2
+        w.routes.clear()
+        await w.client.delete("services", "s", "d")
+        await w.until(lambda: len(w.routes) == 2)
+        assert w.routes == [([], ips)] * 2
+
+    run(test)
+
+
+def test_the_host_tells_of_all_nodes_together() -> None:
+    async def ask(port: int) -> tuple[str, int]:
+        reader, writer = await asyncio.open_connection("127.77.4.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        return (head.split(" ", 2)[1], json.loads(body)["localEndpoints"]) if head else ("", 0)
+
+    async def test(w: World) -> None:
+        port = 31999
+        await w.service(
+            type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=port
+        )
+        await w.proxy.start()
+        assert await ask(port) == ("503", 0)
+        await w.slice(("10.42.1.2", "n1", ""), ("10.42.2.2", "n2", ""), ("10.42.2.3", "n2", ""))
+        await w.until(lambda: (r := w.row(1)) and r.verdict)
+        async with asyncio.timeout(10):
+            while await ask(port) != ("200", 3):
+                await asyncio.sleep(0.01)
+        await w.proxy.remove("n2")
+        async with asyncio.timeout(10):
+            while await ask(port) != ("200", 1):
+                await asyncio.sleep(0.01)
+        await w.client.delete("services", "s", "d")
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionRefusedError):
+                while True:
+                    await ask(port)
+
+    run(test)
+
+
 def test_a_health_port_that_is_taken_is_told_once() -> None:
     async def test(w: World) -> None:
         with socket.socket() as sock:
-            sock.bind(("127.77.4.1", 0))
+            sock.bind(("0.0.0.0", 0))  # where every node, and the host, would listen
             sock.listen()
             port = sock.getsockname()[1]
             await w.service(
@@ -273,7 +337,7 @@ def test_a_health_port_that_is_taken_is_told_once() -> None:
             await w.until(lambda: (r := w.row(0)) and r.verdict)
             events = []
             async with asyncio.timeout(5):
-                while len(events) < 2:  # one a node
+                while len(events) < 3:  # one a node, and one of the host
                     events = list((await w.client.list("events", "d")).items)
                     await asyncio.sleep(0.01)
         assert {e.body["reason"] for e in events} == {"FailedToStartServiceHealthcheck"}

@@ -16,6 +16,7 @@ from sampan.network.rules import (
     Facts,
     Pick,
     Row,
+    foreign,
     has_host_ports,
     numbered,
     pod_entries,
@@ -296,3 +297,11 @@ def test_what_nft_prints_is_read():
     assert strays(text, {VIP: frozenset((B,))}) == forget
     assert strays(text, {VIP: frozenset((A, B))}) == []
     assert strays(text, {}) == []
+
+
+def test_foreign_addresses_are_those_of_nobody_here():
+    facts = Facts("n1", ("10.44.0.2",), "10.44.0.2", own=frozenset(("10.43.0.1",)))
+    vips = [("10.43.0.5", "tcp", 80), ("10.43.0.1", "tcp", 443), ("10.44.0.2", "tcp", 30080),
+            ("127.0.0.1", "tcp", 80), ("192.0.2.1", "tcp", 80), ("192.0.2.1", "udp", 53),
+            ("198.51.100.1", "tcp", 80)]  # fmt: skip
+    assert foreign(vips, facts) == {"192.0.2.1", "198.51.100.1"}

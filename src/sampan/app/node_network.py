@@ -28,6 +28,7 @@ from sampan.node.runtime.native.nodes import (
     SERVICES,
     Space,
     node_address,
+    route_to_rules,
 )
 
 PROXY = User("system:kube-proxy", ("system:authenticated",))
@@ -83,7 +84,8 @@ class NodeNetwork:
 def _node_rules(space: Space) -> NodeRules:
     own = frozenset((SERVICE_ADDRESS, DNS_ADDRESS))
     at = node_address(space.index)
-    return NodeRules(space, Facts(space.name, (at,), masquerade=at, own=own))
+    facts = Facts(space.name, (at,), masquerade=at, own=own)
+    return NodeRules(space, facts, routes=lambda add, remove: route_to_rules(at, add, remove))
 
 
 def _proxy(plane: ControlPlane, spaces: Mapping[str, Space], address: str) -> Proxy:

@@ -50,11 +50,20 @@ def answer(check: Check, *, head: bool = False) -> bytes:
     return "\r\n".join(lines).encode() + (b"" if head else body)
 
 
-class HealthChecks:
-    """The servers of one node, by port."""
+class HostSockets:
+    """Listens in the calling process's own namespace."""
 
-    def __init__(self, space: Listens) -> None:
+    async def listen(self, host: str, port: int) -> socket.socket:
+        """Raises OSError."""
+        return socket.create_server((host, port), backlog=16)
+
+
+class HealthChecks:
+    """The servers of one node, or of the host, by port. host: the address they listen at."""
+
+    def __init__(self, space: Listens, *, host: str = "0.0.0.0") -> None:
         self._space = space
+        self._host = host
         self._checks: dict[int, Check] = {}
         self._servers: dict[int, asyncio.Server] = {}
 
@@ -67,7 +76,7 @@ class HealthChecks:
         for port in wanted:
             if port not in self._servers:
                 try:
-                    sock = await self._space.listen("0.0.0.0", port)
+                    sock = await self._space.listen(self._host, port)
                 except OSError as e:
                     failed[port] = e
                     continue

@@ -120,7 +120,7 @@ class Outside:
     def __init__(
         self, *, address: str, spaces: Mapping[str, Sockets], rng: random.Random, failed: Failed,
     ) -> None:  # fmt: skip
-        self._address = address
+        self.address = address
         self._spaces = spaces
         self._rng = rng
         self._failed = failed
@@ -138,7 +138,7 @@ class Outside:
         """What a Service is by now; None: there is none any more. Takes effect with ``sync``."""
         made: dict[Vip, Route] = {}
         if service is not None and service.is_external:
-            made = routes(service, found, address=self._address, nodes=[*self._spaces])
+            made = routes(service, found, address=self.address, nodes=[*self._spaces])
         self._dirty |= self._claims.put(owner, made)
 
     async def sync(self) -> None:

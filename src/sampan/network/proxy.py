@@ -27,7 +27,7 @@ from sampan.network.backends import (
     service,
 )
 from sampan.network.claims import Claims, Vip
-from sampan.network.health import Check, HealthChecks, Listens
+from sampan.network.health import Check, HealthChecks, HostSockets, Listens
 from sampan.network.nft import Nft, NftError
 from sampan.network.outside import Outside
 from sampan.network.rules import (
@@ -36,6 +36,7 @@ from sampan.network.rules import (
     Entry,
     Facts,
     Row,
+    foreign,
     has_host_ports,
     pod_entries,
     row,
@@ -58,10 +59,24 @@ class Space(Listens, Protocol):
     async def run(self, work: Callable[..., T], *args: Any) -> T: ...
 
 
-class NodeRules:
-    """The kernel of one node: what is claimed of it, what it holds."""
+# Adds and removes routes of the calling thread's namespace that only make the kernel look at an
+# address: rules turn what goes there elsewhere. Raises OSError.
+Routes = Callable[[Iterable[str], Iterable[str]], None]
 
-    def __init__(self, space: Space, facts: Facts, *, nft: Callable[[], Nft] = Nft) -> None:
+
+def _no_routes(_add: Iterable[str], _remove: Iterable[str]) -> None:
+    return
+
+
+class NodeRules:
+    """The kernel of one node: what is claimed of it, what it holds. routes: for addresses of
+    Services that are outside of the range of Services; without one the node's own processes could
+    not send there."""
+
+    def __init__(
+        self, space: Space, facts: Facts, *, nft: Callable[[], Nft] = Nft,
+        routes: Routes = _no_routes,
+    ) -> None:  # fmt: skip
         self.space = space
         self.facts = facts
         self.health = HealthChecks(space)
@@ -69,6 +84,8 @@ class NodeRules:
         self._claims: Claims[Entry] = Claims()
         self._dirty: set[Vip] = set()
         self._open = nft
+        self._routes = routes
+        self._routed: set[str] = set()
         self._nft: Nft | None = None
         self._table: ruleset.Table | None = None  # None: what the kernel holds is not known
 
@@ -92,6 +109,7 @@ class NodeRules:
         table = held if held is not None else ruleset.Table()
         found = dict(table.rows)
         self._dirty = self._claims.vips() | {*found}
+        await self._route(found, found)  # they should be there; whether they are, is not known
         await self._change(table, ruleset.create(self.facts) if held is None else "")
         if held is not None:
             # What changed while nobody looked is not known.
@@ -128,7 +146,19 @@ class NodeRules:
         if not prefix:
             self._table = None  # until that is done, too
             await self._forget(before, table)
+        await self._route(changes, table.rows)
         self._table = table
+
+    async def _route(self, changed: Iterable[Vip], rows: Mapping[Vip, Row]) -> None:
+        """There are routes to those foreign addresses of *rows* that may have *changed*."""
+        looked = foreign(changed, self.facts)
+        if not looked:
+            return
+        there = {ip for ip, _, _ in rows if ip in looked}
+        add, remove = there - self._routed, (looked - there) & self._routed
+        if add or remove:
+            await self.space.run(self._routes, sorted(add), sorted(remove))
+        self._routed = (self._routed | add) - remove
 
     async def _forget(self, before: Mapping[Vip, Row | None], table: ruleset.Table) -> None:
         """Clients of endpoints that serve no more are sent to others. before: the rows from which
@@ -183,6 +213,8 @@ class Proxy:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._health_failed: set[tuple[str, int]] = set()
+        self._host_health = HealthChecks(HostSockets(), host=outside.address)
+        self._host_checks: dict[int, Check] = {}
 
     async def start(self) -> None:
         slices = self._caches["endpointslices.discovery.k8s.io"]
@@ -201,6 +233,7 @@ class Proxy:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._caches.stop()
         await self._outside.close()
+        self._host_health.close()
         for node in self._nodes:
             await node.close()
         await self._recorder.close()
@@ -285,7 +318,10 @@ class Proxy:
             elif isinstance(result, BaseException):
                 raise result
         await self._outside.sync()
-        await asyncio.gather(*(self._check(n) for n in nodes if n in self._nodes))
+        for node in nodes:
+            if node in self._nodes:
+                await self._check(f"node {node.space.name}", node.health, node.checks)
+        await self._check("the host", self._host_health, self._host_checks)
         return failed
 
     def _claim(self, owner: str, nodes: Sequence[NodeRules]) -> None:
@@ -308,26 +344,27 @@ class Proxy:
             found = endpoints(s.body for s in slices)
         for node in nodes:
             node.claim(owner, service_entries(known, found, node.facts) if known else {})
-            self._set_check(node, owner, known, found)
-        self._outside.put(owner, known, found)
-
-    @staticmethod
-    def _set_check(node: NodeRules, owner: str, known: Service | None, found: Found) -> None:
-        for port in [p for p, c in node.checks.items() if f"{c.namespace}/{c.name}" == owner]:
-            del node.checks[port]
-        if known is not None and known.health_port:
             count = ready_addresses(found.values(), node.facts.node)
-            node.checks[known.health_port] = Check(known.namespace, known.name, count)
+            _set_check(node.checks, owner, known, count)
+        self._outside.put(owner, known, found)
+        # From the host all nodes are behind one address: it tells of what they have together.
+        total = sum(ready_addresses(found.values(), n.facts.node) for n in self._all(nodes))
+        _set_check(self._host_checks, owner, known, total)
 
-    async def _check(self, node: NodeRules) -> None:
-        failed = await node.health.sync(node.checks)
-        self._health_failed &= {(node.space.name, port) for port in failed}
+    def _all(self, nodes: Sequence[NodeRules]) -> list[NodeRules]:
+        return [*self._nodes, *(n for n in nodes if n not in self._nodes)]
+
+    async def _check(self, where: str, health: HealthChecks, checks: Mapping[int, Check]) -> None:
+        failed = await health.sync(checks)
+        self._health_failed = {
+            (w, port) for w, port in self._health_failed if w != where or port in failed
+        }
         for port, error in failed.items():
-            if (node.space.name, port) in self._health_failed:
+            if (where, port) in self._health_failed:
                 continue
-            self._health_failed.add((node.space.name, port))
-            check = node.checks[port]
-            message = f"node {node.space.name} failed to start healthcheck "
+            self._health_failed.add((where, port))
+            check = checks[port]
+            message = f"{where} failed to start healthcheck "
             message += f"{check.namespace}/{check.name} on port {port}: {error.strerror or error}"
             log.error("%s", message)
             held = self._caches["services"].get(check.namespace, check.name)
@@ -335,6 +372,13 @@ class Proxy:
                 self._recorder.emit(
                     held.body, "Warning", "FailedToStartServiceHealthcheck", message
                 )
+
+
+def _set_check(checks: dict[int, Check], owner: str, known: Service | None, count: int) -> None:
+    for port in [p for p, c in checks.items() if f"{c.namespace}/{c.name}" == owner]:
+        del checks[port]
+    if known is not None and known.health_port:
+        checks[known.health_port] = Check(known.namespace, known.name, count)
 
 
 def _services_of(piece: Obj) -> list[str]:

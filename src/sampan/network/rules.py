@@ -7,9 +7,9 @@ long as they can, so that a change touches few elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network, collapse_addresses, ip_address, ip_network
 
 from sampan.network.backends import (
     Body,
@@ -217,6 +217,17 @@ def row(entry: Entry, old: Row | None) -> Row:
         sources=_apart(entry.sources),
         is_cluster_ip=entry.rank == CLUSTER_IP,
     )
+
+
+def foreign(vips: Iterable[Vip], facts: Facts) -> frozenset[str]:
+    """Addresses of Services that are neither the node's own nor in the range of Services:
+    ``externalIPs``, and LoadBalancers of others."""
+    inside = ip_network(facts.services)
+    ours = {*facts.addresses, *facts.own}
+    return frozenset(
+        ip for ip in {vip[0] for vip in vips}
+        if ip not in ours and not _is_loopback(ip) and ip_address(ip) not in inside
+    )  # fmt: skip
 
 
 def _apart(networks: Sequence[str]) -> tuple[str, ...]:

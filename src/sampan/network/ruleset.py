@@ -83,6 +83,8 @@ def skeleton(facts: Facts) -> str:
         "ct status dnat return",
         f"{_KEY} vmap @refused",
         "fib daddr type local return",
+        # Routed to rules (``proxy.Routes``), and none took it.
+        f'oifname "lo" goto {REFUSE}',
         f"ip daddr {facts.services} goto {REFUSE}",
         f"ip daddr @cluster-ips goto {REFUSE}",
     )

@@ -237,6 +237,16 @@ def _prepare_node(index: int) -> None:
         link.route(SERVICES, device="lo", source=node_address(index))
 
 
+def route_to_rules(source: str, add: Iterable[str], remove: Iterable[str]) -> None:
+    """Let processes of the node of the calling thread send to addresses for which it has no route
+    but rules, as to those of Services. source: their own address. Raises OSError."""
+    with netlink() as link:
+        for address in add:
+            link.route(f"{address}/32", device="lo", source=source)
+        for address in remove:
+            link.delete_route(f"{address}/32", device="lo")
+
+
 def _prepare_switch() -> None:
     kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
     with netlink() as link:
