@@ -9,6 +9,7 @@ from typing import Any
 from sampan.api import amounts
 from sampan.api.amounts import ONE, Amounts
 from sampan.api.obj import Body
+from sampan.api.resizing import held_spec
 from sampan.api.rules.prepare import qos_class
 from sampan.api.rules.resources import is_extended, is_huge_page
 from sampan.lib.clock import parse_rfc3339
@@ -104,7 +105,7 @@ def _compute(requests: Amounts, limits: Amounts) -> Amounts:
 
 
 def _pod(body: Body) -> Amounts:
-    spec = body["spec"]
+    spec = held_spec(body)
     return _compute(amounts.of_pod(spec, "requests"), amounts.of_pod(spec, "limits"))
 
 

@@ -17,7 +17,7 @@ _RANGES = "limitranges"
 
 
 class LimitRanger:
-    """Pods as they are created; claims whenever they are written."""
+    """Pods as they are created and resized; claims whenever they are written."""
 
     async def mutate(self, w: Write) -> None:
         if w.verb != "create" or w.t.resource != "pods":
@@ -26,9 +26,10 @@ class LimitRanger:
             _fill(w.body, _defaults(body))
 
     async def check(self, w: Write) -> None:
-        if w.subresource or w.verb not in ("create", "update"):
+        resized = w.t.resource == "pods" and w.subresource == "resize"
+        if (w.subresource and not resized) or w.verb not in ("create", "update"):
             return
-        if w.t.resource == "pods" and w.verb == "create":
+        if resized or (w.t.resource == "pods" and w.verb == "create"):
             for body in await self._held(w):
                 self._refuse(w, pod_problems(w.body["spec"], _items(body)))
         elif w.t.resource == "persistentvolumeclaims":

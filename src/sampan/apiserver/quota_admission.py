@@ -32,9 +32,13 @@ class ResourceQuota:
         """Nothing to add."""
 
     async def check(self, w: Write) -> None:
-        if not w.t.namespaced or w.subresource or w.t.resource in quota.IGNORED:
+        if not w.t.namespaced or w.t.resource in quota.IGNORED:
             return
-        if w.verb != "create" and (w.verb != "update" or w.t.resource not in _BOTH):
+        if w.subresource and (w.t.resource, w.subresource) != (quota.PODS, "resize"):
+            return
+        if w.verb not in ("create", "update"):
+            return
+        if w.verb == "update" and not w.subresource and w.t.resource not in _BOTH:
             return
         if not await self._held(w):
             return

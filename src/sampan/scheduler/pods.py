@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from sampan.api.obj import Body, Obj
+from sampan.api.resizing import held_spec
 from sampan.lib.quantity import quantity
 from sampan.scheduler.terms import Terms
 
@@ -106,7 +107,7 @@ def _keys_of(obj: Obj) -> tuple[bytes, bytes, bytes]:
     by ever fewer pods: what it takes, what it is to other pods, and what else it asks of nodes.
     A pod with volumes that may tie it never takes the answers of one without; a plug-in that judges
     claims answers for one pod only (``Prepared.unique``)."""
-    spec = obj.spec
+    spec = held_spec(obj.body) if obj.status.get("containerStatuses") else obj.spec
     groups = (spec.get("containers") or (), spec.get("initContainers") or ())
     affinity = spec.get("affinity") or {}
     size = [

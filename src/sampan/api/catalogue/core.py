@@ -10,7 +10,7 @@ from sampan.api.columns import core, pod
 from sampan.api.obj import Body
 from sampan.api.resource import Alias, Column, Part, ResourceType, Rules
 from sampan.api.rules import core as rules
-from sampan.api.rules import defaults, events, podspec_defaults, prepare, warnings
+from sampan.api.rules import defaults, events, podspec_defaults, prepare, resize, warnings
 from sampan.api.rules import pod as pods
 
 CORE = "io.k8s.api.core.v1"
@@ -53,7 +53,10 @@ _POD = Rules(
     validate_update=pods.validate_update,
     validate_status=pods.validate_status,
     warn=warnings.pod,
-    parts={"ephemeralcontainers": Part(pods.take_ephemeral, pods.validate_ephemeral)},
+    parts={
+        "ephemeralcontainers": Part(pods.take_ephemeral, pods.validate_ephemeral),
+        "resize": Part(resize.take, resize.validate),
+    },
 )
 _SECRET = Rules(
     default=defaults.secret,
@@ -89,7 +92,7 @@ KINDS: tuple[ResourceType, ...] = (
         kind="Pod", plural="pods", singular="pod", short_names=("po",), categories=ALL,
         definition=f"{CORE}.Pod",
         subresources=("attach", "binding", "ephemeralcontainers", "eviction", "exec", "log",
-                      "portforward", "proxy", "status"),
+                      "portforward", "proxy", "resize", "status"),
         fields=fields(
             "spec.nodeName", "spec.restartPolicy", "spec.schedulerName",
             "spec.serviceAccountName", "status.phase", "status.podIP",

@@ -51,7 +51,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "securityContext.windowsOptions": _is_set,
     "containers[].env[].valueFrom.fileKeyRef": _is_set,
     "containers[].ports[].hostIP": _is_loopback_or_v6,
-    "containers[].resizePolicy": _is_set,
     "containers[].resources.claims": _is_set,
     "containers[].securityContext.appArmorProfile": _is_set,
     "containers[].securityContext.seLinuxOptions": _is_set,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sampan.api.obj import Obj
+from sampan.api.resizing import held_spec
 from sampan.scheduler.framework import (
     OK,
     SKIP,
@@ -45,7 +46,7 @@ def _frees(pod: PodInfo, old: Obj | None, new: Obj | None) -> bool:
     """A pod that goes frees its place, whatever it requested; one that shrinks what it gave up."""
     if old is None or new is None:
         return True
-    before, after = pod_requests(old.spec), pod_requests(new.spec)
+    before, after = (pod_requests(held_spec(o.body)) for o in (old, new))
     return any(after.get(name, 0) < value for name, value in before.items())
 
 
