@@ -323,7 +323,7 @@ def test_a_bound_pod_is_deleted_gracefully() -> None:
         await bind(client)
         marked = await client.delete("pods", "p", "default")
         assert marked.meta["deletionGracePeriodSeconds"] == 20
-        assert marked.meta["generation"] == 3
+        assert marked.meta["generation"] == 2
         shorter = await client.delete("pods", "p", "default", grace=5)
         assert shorter.meta["deletionGracePeriodSeconds"] == 5
         longer = await client.delete("pods", "p", "default", grace=60)

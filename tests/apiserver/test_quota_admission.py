@@ -363,3 +363,33 @@ def test_claims_out_of_bounds_are_refused():
 
 def test_the_controller_counts_nothing_of_events():
     assert "events" not in ResourceQuotaController(["events", "pods"]).resources
+
+
+def test_what_a_pod_grows_by_is_charged_and_bounded():
+    async def scenario(client: Client) -> None:
+        await quota(client, hard={"requests.cpu": "2", "limits.cpu": "3"})
+        await client.create(
+            "limitranges",
+            {"metadata": {"name": "l"}, "spec": {"limits": [
+                {"type": "Container", "max": {"cpu": "2500m"}}]}},
+            "default",
+        )  # fmt: skip
+        await client.create("pods", pod(requests={"cpu": "1"}, limits={"cpu": "2"}), "default")
+
+        async def resize(cpu: str, limit: str = "2") -> None:
+            change = {"resources": {"requests": {"cpu": cpu}, "limits": {"cpu": limit}}}
+            body = {"spec": {"containers": [{"name": "c", **change}]}}
+            await client.patch("pods", "p", body, "default", kind="strategic", subresource="resize")
+
+        await resize("1500m")
+        assert await used(client) == {"limits.cpu": "2", "requests.cpu": "1500m"}
+        for cpu, limit, message in (
+            ("2100m", "2200m", "exceeded quota: q, requested: requests.cpu=600m, "
+             "used: requests.cpu=1500m, limited: requests.cpu=2"),
+            ("1600m", "3", "maximum cpu usage per Container is 2500m, but limit is 3"),
+        ):  # fmt: skip
+            with pytest.raises(StatusError) as caught:
+                await resize(cpu, limit)
+            assert caught.value.code == 403 and message in caught.value.message
+
+    run(scenario)

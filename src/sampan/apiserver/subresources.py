@@ -146,12 +146,11 @@ async def _binding(api: ApiServer, user: User, call: Call, t: ResourceType) -> O
         if meta.get("annotations"):
             held = new["metadata"].get("annotations") or {}
             new["metadata"]["annotations"] = {**held, **meta["annotations"]}
-        new["metadata"]["generation"] = int(new["metadata"].get("generation", 0)) + 1
         status = new.setdefault("status", {})
         scheduled: Body = {
             "type": "PodScheduled", "status": "True", "lastProbeTime": None,
             "lastTransitionTime": rfc3339(api.clock.now()),
-            "observedGeneration": new["metadata"]["generation"],
+            "observedGeneration": new["metadata"].get("generation", 1),
         }  # fmt: skip
         others = [c for c in status.get("conditions") or () if c["type"] != "PodScheduled"]
         status["conditions"] = [*others, scheduled]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sampan.api import amounts, quota
 from sampan.api.obj import Body, Key, Obj, Page
+from sampan.api.resizing import held_spec
 from sampan.control.facts import Facts, Field
 from sampan.control.plan import Action, Again, Answer, Ask, Caches, Read, SetStatus, Trigger, own
 
@@ -51,7 +52,7 @@ class ResourceQuotaController:
         is_here = caches[resource].get(obj.namespace, obj.name) is not None
         if is_here and resource not in (quota.PODS, quota.SERVICES, quota.CLAIMS):
             return
-        if is_here and resource == quota.PODS and not any(_ending(obj)):
+        if is_here and resource == quota.PODS and not (any(_ending(obj)) or _is_resized(obj)):
             return
         for one in quotas:
             if quota.matching(resource, one.spec.get("hard") or {}):
@@ -104,10 +105,18 @@ def _ending(pod: Obj) -> tuple[bool, bool]:
     return pod.is_deleting, pod.status.get("phase") in ("Succeeded", "Failed")
 
 
+def _is_resized(pod: Obj) -> bool:
+    """Whether it holds anything else than what it asks for."""
+    return held_spec(pod.body) is not pod.spec
+
+
 def _matters(resource: str) -> Callable[[Obj, Obj], bool]:
-    """Whether an update can make an object count for less (of pods: that it ends)."""
+    """Whether an update can make an object count for less (of pods: that it ends, or that a
+    resize of it is over)."""
     if resource == quota.PODS:
-        return lambda old, new: _ending(old) != _ending(new)
+        return lambda old, new: (
+            _ending(old) != _ending(new) or (_is_resized(old) and not _is_resized(new))
+        )
     if resource in (quota.SERVICES, quota.CLAIMS):
         return lambda old, new: (
             amounts.show(quota.usage(resource, old.body, 0))

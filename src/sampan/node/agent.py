@@ -17,7 +17,7 @@ from sampan.client.cache import Informer
 from sampan.control.events import Recorder
 from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
-from sampan.node import register, usage
+from sampan.node import register, resizing, usage
 from sampan.node import stimuli as st
 from sampan.node.claims import Claims
 from sampan.node.disks import Disks
@@ -114,6 +114,7 @@ class Agent:
             services=lambda: tuple(o.body for o in self._services.list()),
             spawn=self._spawn,
             released=self._released,
+            room=self._room,
             log_root=data_dir / "logs" if data_dir is not None else None,
             host_hosts=_text("/etc/hosts") if data_dir is not None else "",
             host_resolv=_text("/etc/resolv.conf") if data_dir is not None else "",
@@ -201,6 +202,27 @@ class Agent:
     def _released(self, worker: PodWorker) -> None:
         self.workers.pop(worker.machine.uid, None)
         self._local.pod_released()
+        self._room_changed()
+
+    def _room(self, worker: PodWorker) -> tuple[str, str]:
+        """Whether what a pod asks for now fits beside what the others are allocated."""
+        machine = worker.machine
+        others = [
+            resizing.allocated_pod(w.machine.pod, w.machine.allocated)["spec"]
+            for w in self.workers.values()
+            if w is not worker and w.machine.holds_resources
+        ]
+        answer = resizing.verdict(machine.pod["spec"], others, self.identity.allocatable)
+        held = resizing.allocated_pod(machine.pod, machine.allocated)["spec"]
+        if not answer[0] and resizing.increases(held, machine.pod["spec"]):
+            asyncio.get_running_loop().call_soon(self._room_changed)  # it shrinks
+        return answer
+
+    def _room_changed(self) -> None:
+        """What waits for room is judged anew, the most important first."""
+        waiting = [w for w in self.workers.values() if w.machine.pending is not None]
+        for worker in sorted(waiting, key=lambda w: resizing.urgency(w.machine)):
+            worker.tell(st.RoomChanged())
 
     def _pod_bodies(self) -> list[Body]:
         return [w.pod.body for w in self.workers.values()]

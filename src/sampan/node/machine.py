@@ -7,6 +7,7 @@ they went. No clock, no I/O, no randomness: the same story gives the same instru
 from __future__ import annotations
 
 from sampan.lib.clock import parse_rfc3339
+from sampan.node import resizing
 from sampan.node import stimuli as st
 from sampan.node import units as un
 from sampan.node.admission import refusal
@@ -57,6 +58,8 @@ class PodMachine(PodState):
             return False
         if self.winding:
             return not (self.deleting and self.delete_stage == "")
+        if self.judging or self.updating:
+            return False
         return self.volumes != "mounting" and self.sandbox_stage not in ("starting", "stopping")
 
     def _decide(self) -> None:
@@ -72,6 +75,7 @@ class PodMachine(PodState):
             return
         if not self._has_sandbox():
             return
+        resizing.decide(self)
         for unit in self.of("ephemeral"):
             self._keep(unit)
         if self._is_initialised():
@@ -246,7 +250,7 @@ class PodMachine(PodState):
         if self.winding:
             times.append(self.tear_retry)
         else:
-            times += (self.volumes_retry, self.sandbox_retry)
+            times += (self.volumes_retry, self.sandbox_retry, *resizing.wakes(self))
             deadline = self.pod["spec"].get("activeDeadlineSeconds")
             if deadline is not None:
                 times.append(self.start_time + float(deadline))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from sampan.api.obj import Body
+from sampan.node import resizing
 from sampan.node import stimuli as st
 from sampan.node import units as un
 from sampan.node.runtime.base import ContainerState, SandboxState
@@ -22,9 +23,19 @@ class PodState:
         self.host_ip = host_ip
         self.uid = str(pod["metadata"].get("uid", ""))
         self.story: deque[tuple[float, tuple[st.Stimulus, ...]]] = deque(maxlen=1000)
-        self.specs: dict[str, Body] = {}
+        self.specs: dict[str, Body] = {}  # containers, with what is allocated to them
         self.units: dict[str, Unit] = {}
+        self.allocated = resizing.recall(pod)
         self.read_spec()
+        self.judging = False
+        self.judged: dict[str, Body] | None = None  # what the node was last asked for
+        self.judge_at = 0.0  # a deferred resize is not judged again before
+        self.pending: tuple[str, str, int] | None = None  # reason, message, generation
+        self.resizing: int | None = None  # the generation that is being put into force
+        self.updating = False
+        self.resize_failure = ""
+        self.resize_at = 0.0
+        self.whole_resources = self.allocated[resizing.WHOLE]  # in force for the whole pod
         self.sandbox: SandboxState | None = None
         self.sandbox_stage = "none"  # none, starting, up, lost, stopping
         self.ips: tuple[str, ...] = tuple(
@@ -54,6 +65,11 @@ class PodState:
         self.armed = 0.0
         self.now = 0.0
         self.out: list[st.Instruction] = []
+
+    @property
+    def holds_resources(self) -> bool:
+        """Whether what is allocated to the pod is taken from its node."""
+        return not self.frozen and not self.torn
 
     def run(self, unit: Unit) -> None:
         unit.stage = RUNNING
@@ -109,7 +125,7 @@ class PodState:
         for key in ("initContainers", "containers", "ephemeralContainers"):
             for container in spec.get(key) or ():
                 name = container["name"]
-                self.specs[name] = container
+                self.specs[name] = resizing.with_resources(container, self.allocated.get(name))
                 if name not in self.units:
                     self.units[name] = Unit(name, un.role_of(container, key))
 

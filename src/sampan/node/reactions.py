@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from sampan.node import resizing
 from sampan.node import stimuli as st
 from sampan.node import units as un
 from sampan.node.podstate import PodState
@@ -92,6 +93,7 @@ def _volumes_failed(m: PodState, s: st.VolumesFailed) -> None:
 def _sandbox_up(m: PodState, s: st.SandboxUp) -> None:
     m.sandbox = s.sandbox
     m.sandbox_stage = "up" if s.sandbox.ready else "lost"
+    m.whole_resources = m.allocated[resizing.WHOLE]
     m.ips = s.sandbox.ips
 
 
@@ -153,6 +155,7 @@ def _image_ready(m: PodState, s: st.ImageReady) -> None:
         return
     unit.stage = CREATING
     unit.id = un.container_id(m.uid, unit.name, unit.attempt + 1)
+    unit.resources = m.allocated.get(unit.name, {})
     m.out.append(
         st.CreateContainer(
             unit.name, unit.id, unit.attempt + 1, m.sandbox.id, s.image_id, unit.replace
@@ -339,6 +342,9 @@ _REACTIONS: dict[type, Callable[[PodState, Any], None]] = {
     st.HookDone: _hook_done,
     st.Stopped: _stopped,
     st.Probed: _probed,
+    st.Judged: resizing.judged,
+    st.Resized: resizing.resized,
+    st.RoomChanged: resizing.room_changed,
     st.Evicted: _evicted,
     st.TornDown: _torn_down,
     st.TearDownFailed: _tear_down_failed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sampan.api.obj import Body
@@ -18,6 +18,7 @@ from sampan.node.runtime.base import (
     ContainerSpec,
     Device,
     Image,
+    Limits,
     Mount,
     RuntimeFailure,
     SandboxSpec,
@@ -116,14 +117,6 @@ def sandbox_spec(
     """Raises RuntimeFailure for a name the kernel does not take."""
     meta, spec = pod["metadata"], pod["spec"]
     security = spec.get("securityContext") or {}
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    cpus = [_resource(c, "limits", "cpu") for c in containers]
-    memories = [_resource(c, "limits", "memory") for c in containers]
-    whole = spec.get("resources") or {}
-    cpu = _amount((whole.get("limits") or {}).get("cpu")) or (sum(cpus) if all(cpus) else 0.0)
-    memory = _amount((whole.get("limits") or {}).get("memory")) or (
-        sum(memories) if all(memories) else 0.0
-    )
     labels = {
         "io.kubernetes.pod.name": meta["name"],
         "io.kubernetes.pod.namespace": meta.get("namespace", ""),
@@ -144,10 +137,28 @@ def sandbox_spec(
         sysctls={s["name"]: s["value"] for s in security.get("sysctls") or ()},
         labels=labels,
         log_dir=log_dir,
-        cpu_shares=_shares(sum(_resource(c, "requests", "cpu") for c in containers)),
-        cpu_quota_us=_quota(cpu),
-        memory_limit=int(memory),
+        **asdict(pod_limits(spec)),
     )
+
+
+def pod_limits(spec: Body) -> Limits:
+    """Of a pod's control group. It has a limit where the pod as a whole has one, or every
+    container."""
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    cpus = [_resource(c, "limits", "cpu") for c in containers]
+    memories = [_resource(c, "limits", "memory") for c in containers]
+    whole = (spec.get("resources") or {}).get("limits") or {}
+    cpu = _amount(whole.get("cpu")) or (sum(cpus) if all(cpus) else 0.0)
+    memory = _amount(whole.get("memory")) or (sum(memories) if all(memories) else 0.0)
+    shares = _shares(sum(_resource(c, "requests", "cpu") for c in containers))
+    return Limits(shares, _quota(cpu), int(memory))
+
+
+def container_limits(container: Body) -> Limits:
+    cpu = _resource(container, "limits", "cpu")
+    asked = _resource(container, "requests", "cpu") or cpu
+    memory = int(_resource(container, "limits", "memory"))
+    return Limits(_shares(asked), _quota(cpu), memory)
 
 
 def container_spec(
@@ -165,8 +176,6 @@ def container_spec(
     pod = context.pod
     env = environment(context, container)
     values = dict(env)
-    limit_cpu = _resource(container, "limits", "cpu")
-    request_cpu = _resource(container, "requests", "cpu") or limit_cpu
     security = _security(pod, container, image)
     meta = pod["metadata"]
     return ContainerSpec(
@@ -180,9 +189,7 @@ def container_spec(
         cwd=container.get("workingDir", ""),
         mounts=_mounts(context, container, values),
         devices=_devices(context, container),
-        cpu_shares=_shares(request_cpu),
-        cpu_quota_us=_quota(limit_cpu),
-        memory_limit=int(_resource(container, "limits", "memory")),
+        **asdict(container_limits(container)),
         oom_score_adj=_oom_score(context, container),
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sampan.api.obj import Body
+from sampan.api.resizing import IN_PROGRESS, PENDING
 from sampan.lib.clock import rfc3339
 from sampan.lib.quantity import parse
+from sampan.node import resizing
 from sampan.node.runtime.base import ContainerState
 from sampan.node.units import ALIVE, EXITED, FLIGHT, HOOK, RUNNING, STOPPING, Unit
 
@@ -14,7 +16,11 @@ if TYPE_CHECKING:
     from sampan.node.podstate import PodState
 
 SCHEME = "sampan://"
-OURS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+PASSING = (PENDING, IN_PROGRESS)  # conditions of ours that go again
+OURS = (
+    *PASSING, "PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady",
+    "PodScheduled",
+)  # fmt: skip
 
 
 def pod_status(machine: PodState, now: float) -> Body:
@@ -49,6 +55,11 @@ def pod_status(machine: PodState, now: float) -> Body:
         status["podIP"] = ips[0]
         status["podIPs"] = [{"ip": ip} for ip in ips]
     status["startTime"] = rfc3339(machine.start_time)
+    if machine.allocated[resizing.WHOLE]:
+        whole = machine.allocated[resizing.WHOLE]
+        if whole.get("requests"):
+            status["allocatedResources"] = whole["requests"]
+        status["resources"] = machine.whole_resources
     status["qosClass"] = (machine.pod.get("status") or {}).get("qosClass") or qos_class(spec)
     if inits:
         status["initContainerStatuses"] = inits
@@ -115,10 +126,11 @@ def container_status(machine: PodState, unit: Unit) -> Body:
     }
     if current is not None:
         status["containerID"] = SCHEME + current.id
-    resources = {k: v for k, v in (spec.get("resources") or {}).items() if k != "claims"}
-    if resources.get("requests"):
-        status["allocatedResources"] = resources["requests"]
-    status["resources"] = resources
+    allocated = resizing.plain(spec.get("resources"))
+    if allocated.get("requests"):
+        status["allocatedResources"] = allocated["requests"]
+    in_force = unit.stage in ALIVE and unit.name in machine.allocated
+    status["resources"] = unit.resources if in_force else allocated
     mounts = [_mount_status(m) for m in spec.get("volumeMounts") or ()]
     if mounts:
         status["volumeMounts"] = mounts
@@ -206,7 +218,8 @@ def _conditions(machine: PodState, containers: list[Body], *, phase: str, now: f
     wanted["PodScheduled"] = ("True", "", "")
 
     generation = machine.pod["metadata"].get("generation")
-    out: list[Body] = []
+    out = [_resize_condition(type_, told, before.get(type_) or {}, now)
+           for type_, told in resizing.conditions(machine).items()]  # fmt: skip
     for type_, (truth, reason, message) in wanted.items():
         old = before.get(type_) or {}
         condition: Body = {"type": type_, "status": truth}
@@ -221,6 +234,14 @@ def _conditions(machine: PodState, containers: list[Body], *, phase: str, now: f
         out.append(condition)
     out += [c for t, c in theirs.items() if t not in OURS]
     return out
+
+
+def _resize_condition(type_: str, told: Body, old: Body, now: float) -> Body:
+    same = old.get("reason") == told.get("reason") and old.get("lastTransitionTime")
+    return {
+        "type": type_, **told,
+        "lastTransitionTime": old["lastTransitionTime"] if same else rfc3339(now),
+    }  # fmt: skip
 
 
 def _any_ran(machine: PodState) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
-from sampan.node.status import OURS
+from sampan.node.status import OURS, PASSING
 
 log = logging.getLogger("sampan.node")
 PATIENCE = 0.5  # seconds an unsettled status may wait for what is coming
@@ -150,4 +150,6 @@ def _conditions(old: list[Body], new: list[Body]) -> list[Body]:
             continue
         dropped = {k: None for k in kept if k not in condition}
         changed.append({**dropped, **condition})
+    held = {c["type"] for c in new}
+    changed += [{"$patch": "delete", "type": t} for t in PASSING if t in before and t not in held]
     return changed

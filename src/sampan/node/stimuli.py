@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -153,6 +154,28 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Answer to Allocate. reason: '' (granted), Deferred or Infeasible."""
+
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """Answer to Resize. failure: '' or why nothing, or not everything, is in force."""
+
+    containers: Mapping[str, str]
+    resources: Mapping[str, Body]
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomChanged:
+    """Something on the node gave up what a deferred resize may take."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evicted:
     """The node cannot keep the pod: it uses more than it may."""
 
@@ -193,6 +216,9 @@ Stimulus: TypeAlias = (
     | HookDone
     | Stopped
     | Probed
+    | Judged
+    | Resized
+    | RoomChanged
     | Evicted
     | TornDown
     | TearDownFailed
@@ -264,6 +290,20 @@ class RunPostStart:
 
     container: str
     id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate:
+    """Judge whether the node has room for what the pod's spec asks for. Answer: Judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Put *resources* (by container name; '': of the whole pod) into force for the pod and its
+    running *containers* (name -> id). Answer: Resized."""
+
+    containers: Mapping[str, str]
+    resources: Mapping[str, Body]
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +396,8 @@ Instruction: TypeAlias = (
     | CreateContainer
     | StartContainer
     | RunPostStart
+    | Allocate
+    | Resize
     | StopContainer
     | RemoveContainer
     | StartProbe

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from sampan.api.obj import Body
+from sampan.api.resizing import IN_PROGRESS
 from sampan.lib.clock import parse_rfc3339
+from sampan.node import resizing
 from sampan.node import stimuli as st
 from sampan.node.podstate import PodState
 from sampan.node.runtime.base import ContainerState, SandboxState
@@ -33,6 +35,11 @@ def adopted(m: PodState, s: st.Adopted) -> None:
     }
     for unit in m.units.values():
         _adopt(m, unit, s.sandboxes, before.get(unit.name) or {})
+    for condition in m.status.get("conditions") or ():
+        if condition["type"] == IN_PROGRESS:
+            m.resizing = int(condition.get("observedGeneration") or 0)
+    whole = m.status.get("resources")
+    m.whole_resources = m.allocated[resizing.WHOLE] if whole is None else resizing.plain(whole)
     mains = [u for u in m.units.values() if u.role == "main"]
     m.initialised = bool(m.sandbox) and any(
         any(c.name == u.name for c in m.sandbox.containers)  # type: ignore[union-attr]
@@ -66,6 +73,8 @@ def _adopt(m: PodState, unit: Unit, boxes: tuple[SandboxState, ...], before: Bod
         unit.stage = EXITED
         return
     unit.stage = RUNNING
+    known = before.get("resources")
+    unit.resources = m.allocated.get(unit.name, {}) if known is None else resizing.plain(known)
     if m.spec_of(unit, "startupProbe") and not before.get("started"):
         m.out.append(st.StartProbe(unit.name, unit.id, "startup"))
     else:

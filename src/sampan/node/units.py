@@ -70,6 +70,7 @@ class Unit:
     crash: Backoff = field(default_factory=Backoff)
     pull: Backoff = field(default_factory=Backoff)
     flip_at: float = 0.0  # when ErrImagePull becomes ImagePullBackOff
+    resources: Body = field(default_factory=dict)  # in force for ``current``
     started: bool = False
     ready: bool = False
     forced: bool = False  # restart whatever the policy says (definition changed)

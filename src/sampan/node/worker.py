@@ -14,7 +14,7 @@ from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
 from sampan.lib.clock import Clock
-from sampan.node import hooks, images_policy, probes
+from sampan.node import hooks, images_policy, probes, resizing
 from sampan.node import stimuli as st
 from sampan.node.events import EventSink, container_path
 from sampan.node.hosts import hosts_file, resolv_conf
@@ -22,10 +22,12 @@ from sampan.node.logs import log_path, pod_log_dir, tail_for_message
 from sampan.node.machine import PodMachine
 from sampan.node.resolve import (
     Context,
+    container_limits,
     container_spec,
     domain,
     host_label,
     hostname,
+    pod_limits,
     references,
     sandbox_spec,
 )
@@ -60,6 +62,7 @@ class Surroundings:
     services: Callable[[], tuple[Body, ...]]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     released: Callable[[PodWorker], None]
+    room: Callable[[PodWorker], tuple[str, str]]  # whether what a pod asks for fits (resizing)
     log_root: Path | None  # None: nothing is logged to files (simulated)
     host_hosts: str = ""
     host_resolv: str = ""
@@ -203,7 +206,7 @@ class PodWorker:
     async def _run_sandbox(self, what: st.RunSandbox) -> None:
         try:
             spec = sandbox_spec(
-                self.pod.body,
+                resizing.allocated_pod(self.pod.body, self.machine.allocated),
                 id=what.id,
                 attempt=what.attempt,
                 node_name=self.around.node_name,
@@ -309,6 +312,24 @@ class PodWorker:
             timeout=None,
         )
         self.tell(st.HookDone(what.container, what.id, failure))
+
+    async def _allocate(self, _: st.Allocate) -> None:
+        self.tell(st.Judged(*self.around.room(self)))
+
+    async def _resize(self, what: st.Resize) -> None:
+        pod = resizing.allocated_pod(self.pod.body, what.resources)
+        limits = {
+            cid: container_limits(resizing.with_resources(
+                self.machine.specs[name], what.resources[name]))
+            for name, cid in what.containers.items()
+        }  # fmt: skip
+        failure = ""
+        try:
+            whole = pod_limits(pod["spec"])
+            await self.around.runtime.resize(self._sandbox_id(), whole, limits)
+        except RuntimeFailure as problem:
+            failure = problem.message
+        self.tell(st.Resized(what.containers, what.resources, failure))
 
     async def _stop(self, what: st.StopContainer) -> None:
         container = self.machine.specs[what.container]
@@ -537,6 +558,8 @@ _DOES: dict[type, Callable[[PodWorker, Any], Coroutine[Any, Any, None]]] = {
     st.CreateContainer: PodWorker._create,
     st.StartContainer: PodWorker._start,
     st.RunPostStart: PodWorker._post_start,
+    st.Allocate: PodWorker._allocate,
+    st.Resize: PodWorker._resize,
     st.StopContainer: PodWorker._stop,
     st.RemoveContainer: PodWorker._remove,
     st.TearDown: PodWorker._tear_down,

@@ -66,6 +66,9 @@ class MachineWorld:
     volumes: Callable[[], str] = lambda: ""
     sandbox_error: Callable[[], str] = lambda: ""
     delay: Callable[[], float] = lambda: 0.01
+    room: Callable[[], tuple[str, str]] = lambda: ("", "")
+    resize_error: Callable[[], str] = lambda: ""
+    in_force: dict[str, Body] = field(default_factory=dict)  # by container id, once resized
     now: float = START
     machine: PodMachine = field(init=False)
     answers: list[tuple[float, st.Instruction]] = field(default_factory=list)
@@ -230,6 +233,13 @@ class MachineWorld:
                     ips=(f"10.42.0.{2 + attempt}",),
                 )  # fmt: skip
                 self.tell(st.SandboxUp(self.sandbox))
+            case st.Allocate():
+                self.tell(st.Judged(*self.room()))
+            case st.Resize(containers=containers, resources=resources):
+                error = self.resize_error()
+                if not error:
+                    self.in_force |= {c: resources[name] for name, c in containers.items()}
+                self.tell(st.Resized(containers, resources, error))
             case st.StopSandbox(id=box):
                 for state in list(self.containers.values()):
                     if state.sandbox_id == box and state.state == "running":

@@ -17,6 +17,7 @@ import pytest
 from sampan.node.runtime.base import (
     ContainerSpec,
     ContainerState,
+    Limits,
     Runtime,
     RuntimeFailure,
     SandboxSpec,
@@ -184,6 +185,20 @@ class RuntimeContract:
             async with asyncio.timeout(DEADLINE):
                 await runtime.stop_container(cid, 0.1)
                 await slow
+
+        self._run(body)
+
+    def test_what_runs_gets_new_limits(self) -> None:
+        async def body(runtime: Runtime) -> None:
+            box, cid = await self._running(runtime, self.sleeper(memory_limit=64 << 20))
+            limits = Limits(cpu_shares=512, cpu_quota_us=20_000, memory_limit=128 << 20)
+            await runtime.resize(box, limits, {cid: limits})
+            await runtime.resize(box, Limits(memory_limit=96 << 20), {})
+            (state,) = (await runtime.sandboxes())[0].containers
+            assert (state.id, state.state, state.attempt) == (cid, "running", 0)
+            await runtime.stop_container(cid, 0)
+            with pytest.raises(RuntimeFailure):
+                await runtime.resize(box, limits, {cid: limits})
 
         self._run(body)
 

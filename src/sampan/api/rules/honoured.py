@@ -101,8 +101,8 @@ HONOURED = (
     )),
     *(f"containers[].{f}" for f in (
         "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle",
-        "livenessProbe", "name", "ports", "readinessProbe", "resources", "restartPolicy",
-        "restartPolicyRules", "securityContext", "startupProbe", "stdin",
+        "livenessProbe", "name", "ports", "readinessProbe", "resizePolicy", "resources",
+        "restartPolicy", "restartPolicyRules", "securityContext", "startupProbe", "stdin",
         "stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty",
         "volumeDevices", "volumeMounts",
         "workingDir",

@@ -57,9 +57,7 @@ def validate(new: Body, old: Body) -> list[Cause]:
         return found + renamed
     was = (old.get("status") or {}).get("qosClass") or qos_class(before)
     if qos_class(after) != was:
-        found.append(
-            invalid("spec", was, "Pod QOS Class may not change as a result of resizing")
-        )
+        found.append(invalid("spec", was, "Pod QOS Class may not change as a result of resizing"))
     if not _is_supported(old):
         found.append(forbidden("spec", "Pod running on node without support for resize"))
     for kind in _LISTS:
@@ -88,9 +86,7 @@ def _renamed(after: Body, before: Body) -> list[Cause]:
             found.append(forbidden(f"spec.{kind}", text))
             continue
         found += [
-            forbidden(
-                f"spec.{kind}[{i}].name", f"{kind} may not be renamed or reordered on resize"
-            )
+            forbidden(f"spec.{kind}[{i}].name", f"{kind} may not be renamed or reordered on resize")
             for i, (m, t) in enumerate(zip(mine, theirs, strict=True))
             if m.get("name") != t.get("name")
         ]

@@ -19,6 +19,15 @@ class RuntimeFailure(Exception):
         self.message = message
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a sandbox's or a container's control group, as in their specs."""
+
+    cpu_shares: int = 2
+    cpu_quota_us: int = 0
+    memory_limit: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
     """A pod's sandbox: pause process, network and IPC namespaces (PID when shared), cgroup."""
@@ -173,6 +182,14 @@ class Runtime(Protocol):
     async def stop_container(self, container_id: str, grace: float, signal: str = "") -> None:
         """The stop signal (the image's, SIGTERM by default), then SIGKILL after *grace* seconds;
         returns when it has exited."""
+        ...
+
+    async def resize(
+        self, sandbox_id: str, whole: Limits, containers: Mapping[str, Limits]
+    ) -> None:
+        """New limits of a sandbox and of running containers of it (by id): of the sandbox before
+        where they grow, after where they shrink. A memory limit below what is used is refused
+        before anything is changed."""
         ...
 
     async def kill_container(self, container_id: str, signal: int) -> None: ...

@@ -12,13 +12,14 @@ import asyncio
 import hashlib
 import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from sampan.lib.clock import Clock
 from sampan.node.runtime.base import (
     ContainerSpec,
     ContainerState,
     Image,
+    Limits,
     RuntimeFailure,
     SandboxSpec,
     SandboxState,
@@ -61,7 +62,7 @@ class Behaviour:
         return Behaviour(**values)  # type: ignore[arg-type]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Container:
     spec: ContainerSpec
     sandbox: _Sandbox
@@ -105,6 +106,7 @@ class FakeRuntime:
     ) -> None:
         self.behaviours = dict(behaviours or {})
         self.sandbox_error = ""
+        self.resize_error = ""
         self.down = False  # as if the runtime did not answer
         self.listeners: dict[tuple[str, int], Callable[[], object]] = {}
         self.calls: list[tuple[str, str]] = []
@@ -231,6 +233,18 @@ class FakeRuntime:
                 pass
         number = 15 if heeds else 9
         self._end(container, exit_code=128 + number, signal=number)
+
+    async def resize(
+        self, sandbox_id: str, whole: Limits, containers: Mapping[str, Limits]
+    ) -> None:
+        self._called("resize", sandbox_id)
+        if self.resize_error:
+            raise RuntimeFailure("Error", self.resize_error)
+        found = {self._running(cid): limits for cid, limits in containers.items()}
+        box = self._sandboxes[sandbox_id]
+        box.spec = replace(box.spec, **asdict(whole))
+        for container, limits in found.items():
+            container.spec = replace(container.spec, **asdict(limits))
 
     async def kill_container(self, container_id: str, signal: int) -> None:
         container = self._containers.get(container_id)

@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from sampan.node.runtime.base import (
     ContainerSpec,
     ContainerState,
     Image,
+    Limits,
     RuntimeFailure,
     SandboxSpec,
     SandboxState,
@@ -47,6 +48,7 @@ from sampan.node.runtime.native.launch import (
 from sampan.node.runtime.native.nodes import Space, cluster_id, node_address, pod_network
 from sampan.node.runtime.native.process import Adopted, Session, exited, receive_terminal
 from sampan.node.runtime.native.records import Container, Sandbox, read_json, write_json
+from sampan.node.runtime.native.resize import resize
 from sampan.node.runtime.native.spec import Identity, config, identify, process
 
 _SYNC_OUTPUT = 16 * 1024
@@ -391,6 +393,14 @@ class NativeRuntime:
         for pid in {*cgroups.procs(group), container.pid}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    async def resize(
+        self, sandbox_id: str, whole: Limits, containers: Mapping[str, Limits]
+    ) -> None:
+        sandbox = self._sandbox(sandbox_id)
+        found = {self._running(cid): limits for cid, limits in containers.items()}
+        group = self._pod_group(sandbox)
+        await self._space.run(resize, self._oci, sandbox, group, whole, found)
 
     async def kill_container(self, container_id: str, signal: int) -> None:
         container = self._container(container_id)

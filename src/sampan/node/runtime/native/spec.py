@@ -60,7 +60,7 @@ _MASKED = (
 )  # fmt: skip
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, None))
-_PERIOD = 100_000
+PERIOD = 100_000
 # Every container gets these from its runtime.
 _OWN_DEVICES = ("console", "full", "null", "ptmx", "random", "tty", "urandom", "zero")
 
@@ -251,7 +251,7 @@ def _resources(spec: ContainerSpec) -> Body:
                         "minor": os.minor(number), "access": "rwm"})  # fmt: skip
     cpu: Body = {"shares": max(2, spec.cpu_shares)}
     if spec.cpu_quota_us:
-        cpu |= {"quota": spec.cpu_quota_us, "period": _PERIOD}
+        cpu |= {"quota": spec.cpu_quota_us, "period": PERIOD}
     resources: Body = {"devices": devices, "cpu": cpu}
     if spec.memory_limit:
         resources["memory"] = {"limit": spec.memory_limit}
