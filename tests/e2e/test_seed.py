@@ -37,10 +37,16 @@ def sections(tables: str) -> dict[str, list[list[str]]]:
     return found
 
 
+def without_grace(cluster: Cluster, namespace: str) -> None:
+    """The nettool's sleep, as the first process of its namespace, would take all its 30 seconds."""
+    cluster.kubectl("delete", "pods", "--all", "-n", namespace, "--now")
+
+
 @pytest.fixture(scope="module")
 def whoami(cluster: Cluster) -> Iterator[Cluster]:
     cluster.kubectl("apply", "-f", str(MANIFESTS / "pod.yaml"))
     yield cluster
+    without_grace(cluster, "whoami")
     cluster.kubectl("delete", "ns", "--cascade", "whoami")
     assert cluster.kubectl("get", "pods", "-n", "whoami") == ""
 
@@ -146,7 +152,8 @@ def test_replicaset(cluster: Cluster) -> None:
             ),
         )
     finally:
-        cluster.kubectl("delete", "ns", "--cascade", "rs")
+        cluster.kubectl("delete", "ns", "--cascade", "rs", "--wait=false")
+        without_grace(cluster, "rs")
 
 
 def ready_replicas(cluster: Cluster, namespace: str, name: str) -> int:
@@ -215,8 +222,9 @@ def test_deployment(cluster: Cluster) -> None:
         assert len([r for r in tables["pod"][1:] if r[2] == "Running"]) == 5
         assert len({r[6] for r in tables["pod"][1:]}) == 2  # on both nodes
     finally:
-        cluster.kubectl("delete", "ns", "--cascade", "deploy-test")
-    assert "deploy-test" not in cluster.kubectl("get", "ns")
+        cluster.kubectl("delete", "ns", "--cascade", "deploy-test", "--wait=false")
+        without_grace(cluster, "deploy-test")
+    cluster.until("gone", lambda: "deploy-test" not in cluster.kubectl("get", "ns"))
 
 
 @contextmanager
