@@ -219,6 +219,10 @@ def _aggregate(to: str) -> str:
     return f"{RBAC}/aggregate-to-{to}"
 
 
+def _once(*rules: Body) -> tuple[Body, ...]:
+    return tuple(r for i, r in enumerate(rules) if r not in rules[:i])
+
+
 def _binding(role: str, subjects: list[Body]) -> Body:
     body: Body = {
         "apiVersion": f"{RBAC}/v1",
@@ -248,12 +252,13 @@ def _with_reads(rules: tuple[Body, ...]) -> tuple[Body, ...]:
 def objects() -> list[Body]:
     """All of them, in the order to create them: roles before the bindings that name them. Shared:
     not to be edited."""
-    edit = (*_EDIT, *_VIEW)
+    # Aggregated in the order of the names of what they are made of, as their controller does it.
+    edit = _once(*_EDIT, *_VIEW)
     roles = [_role(name, rules) for name, rules in _CLUSTER_ROLES.items()]
     roles += [
-        _role("admin", (*_ADMIN, *edit), aggregates="admin"),
+        _role("admin", _once(*edit, *_ADMIN), aggregates="admin"),
         _role("edit", edit, aggregates="edit", labels={_aggregate("admin"): "true"}),
-        _role("view", _VIEW, aggregates="view", labels={_aggregate("edit"): "true"}),
+        _role("view", _once(*_VIEW), aggregates="view", labels={_aggregate("edit"): "true"}),
         _role("system:aggregate-to-admin", _ADMIN, labels={_aggregate("admin"): "true"}),
         _role("system:aggregate-to-edit", _EDIT, labels={_aggregate("edit"): "true"}),
         _role("system:aggregate-to-view", _VIEW, labels={_aggregate("view"): "true"}),

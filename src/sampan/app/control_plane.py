@@ -50,6 +50,7 @@ from sampan.controllers.port_repair import PortRepair
 from sampan.controllers.replicaset import ReplicaSetController
 from sampan.controllers.replicationcontroller import ReplicationControllerController
 from sampan.controllers.resourcequota import ResourceQuotaController
+from sampan.controllers.role_aggregation import RoleAggregation
 from sampan.controllers.rootca import RootCaController
 from sampan.controllers.service_cidrs import ServiceCIDRController
 from sampan.controllers.serviceaccount import ServiceAccountController
@@ -125,7 +126,7 @@ class ControlPlane:
         targets = {(t.group, t.kind): t.resource for t in stored if t.namespaced}
         self.load_balancers = LoadBalancerController(host_address)
         controllers: tuple[Any, ...] = (
-            ServiceAccountController(), RootCaController(root_ca),
+            ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),
             KubernetesServiceController(api_address, api_port), DnsServiceController(dns_address),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
