@@ -12,12 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import orjson
-
 from sampan.api.call import Call, User
 from sampan.api.errors import StatusError, forbidden
 from sampan.api.obj import Body, Key
 from sampan.apiserver import bootstrap_roles
+from sampan.apiserver.pages import obj_of
 from sampan.lib.selectors import SelectorError, from_label_selector
 from sampan.store.base import Compacted, Record, Store
 
@@ -181,8 +180,8 @@ class RbacAuthorizer:
                 since = await self._load(store, resource)
 
     def _take(self, record: Record) -> None:
-        key = Key.parse(record.key)
-        self.apply(key.resource, key, orjson.loads(record.value))
+        obj = obj_of(record)
+        self.apply(obj.key.resource, obj.key, obj.body)
 
     def apply(self, resource: str, key: Key, body: Body | None) -> None:
         """One RBAC object as it is now (None: gone)."""

@@ -1,4 +1,4 @@
-"""ClusterRoles that are made of others: their rules are those of the roles their selectors choose."""
+"""ClusterRoles that are made of others: the rules of the roles their selectors choose."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sampan.control.plan import Action, Caches, Trigger, Update
 from sampan.lib.selectors import Selector, SelectorError, from_label_selector
 
 NAME = "clusterrole-aggregation-controller"
+_AGGREGATES = "aggregates"
 ROLES = "clusterroles.rbac.authorization.k8s.io"
 
 
@@ -42,18 +43,20 @@ def union(wanted: Sequence[Selector], others: Iterable[Obj]) -> list[Body]:
 
 
 class RoleAggregation:
-    """Writes the rules. Roles that aggregate roles that aggregate come right one after the other."""
+    """Writes the rules, of one role after the other where aggregating roles are aggregated."""
 
     name = NAME
     workers = 1
 
     def __init__(self) -> None:
         self.triggers: tuple[Trigger, ...] = (Trigger(ROLES, self._all),)
-        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}
+        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
+            ROLES: {_AGGREGATES: lambda r: (_AGGREGATES,) if r.body.get("aggregationRule") else ()}
+        }
 
     @staticmethod
     def _all(_role: Obj, caches: Caches) -> Iterable[Key]:
-        return [r.key for r in caches[ROLES].list() if r.body.get("aggregationRule")]
+        return [r.key for r in caches[ROLES].by(_AGGREGATES, _AGGREGATES)]
 
     def observe(self, key: Key, caches: Caches) -> View | None:
         role = caches[ROLES].get("", key.name)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sampan.api.call import Call, User
 from sampan.api.errors import StatusError
@@ -27,7 +27,7 @@ from sampan.node.agent import Agent
 from sampan.node.runtime.fake import Behaviour, FakeRuntime
 from sampan.sim.faults import NONE, Faults, Process
 from sampan.store.base import Change, Delete, Put
-from sampan.store.memory import MemoryStore
+from sampan.store.memory import Image, MemoryStore
 
 _KEY = tls.new_key()
 _AUTHORITY = tls.new_authority("world", now=START)
@@ -49,8 +49,8 @@ class JumpingClock:
 class ObservedStore(MemoryStore):
     """A store whose every commit is shown to *observers* right after it is visible."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, image: Image | None = None) -> None:
+        super().__init__(image=image)
         self.observers: list[Callable[[Sequence[Change]], None]] = []
 
     async def commit(self, *ops: Put | Delete) -> int:
@@ -61,6 +61,15 @@ class ObservedStore(MemoryStore):
             for observe in self.observers:
                 observe(changes)
         return revision
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A world that has just come to rest; others of its seed may begin there instead of writing
+    the same once more. ids: the state of the source of uids and names."""
+
+    store: Image
+    ids: object
 
 
 class _Door:
@@ -102,19 +111,26 @@ class World:
     """A control plane, and nodes with fake runtimes. Everything random comes from *seed*.
 
     client: the administrator's, untouched by faults. faults: in force now; change at any time.
+    beginning: of a world of this seed.
     """
 
     plane: ControlPlane
 
-    def __init__(self, *, seed: int = 0, faults: Faults = NONE, clock: Clock | None = None) -> None:
+    def __init__(
+        self, *, seed: int = 0, faults: Faults = NONE, clock: Clock | None = None,
+        beginning: Beginning | None = None,
+    ) -> None:  # fmt: skip
         self.seed = seed
         self.faults = faults
         self.clock = JumpingClock(clock or VirtualClock())
-        self.store = ObservedStore()
+        self.store = ObservedStore(beginning.store if beginning is not None else None)
         self.nodes: dict[str, SimNode] = {}
         self.deaths = 0
         self._rng = random.Random(f"{seed}/faults")
-        self._ids = Ids(random.Random(f"{seed}/ids"))
+        self._chance = random.Random(f"{seed}/ids")
+        if beginning is not None:
+            self._chance.setstate(cast(tuple[Any, ...], beginning.ids))
+        self._ids = Ids(self._chance)
         self._planes = 0
         self._process: Process | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -131,6 +147,10 @@ class World:
         self.plane = self.new_plane()
         await self.plane.start_api()
         await self.plane.start_control()
+
+    def beginning(self) -> Beginning:
+        """Where other worlds of this seed may begin."""
+        return Beginning(self.store.image(), self._chance.getstate())
 
     def new_plane(self) -> ControlPlane:
         self._planes += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from sampan.store.base import Change, Compacted, Conflict, Delete, Put, Range, Record
 
@@ -94,6 +94,10 @@ class Hub:
 
     def get(self, key: str) -> Record | None:
         return self._records.get(key)
+
+    def records(self) -> Iterable[Record]:
+        """All that are visible now."""
+        return self._records.values()
 
     def publish(self, changes: Sequence[Change], revision: int) -> None:
         """Make one commit visible."""

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sampan.store.base import Change, Delete, Put, Range, Record, Watch
 from sampan.store.hub import HISTORY, Hub, change_of, check
 
 
-class MemoryStore:
-    """A ``Store`` that is gone with its process."""
+class Image(NamedTuple):
+    """What a store held at a revision. Records are shared by all stores made of it."""
 
-    def __init__(self, *, volatile: tuple[str, ...] = (), history: int = HISTORY) -> None:
-        self._hub = Hub(history=history)
+    records: tuple[Record, ...]
+    revision: int
+
+
+class MemoryStore:
+    """A ``Store`` that is gone with its process. image: what it begins with."""
+
+    def __init__(
+        self, *, volatile: tuple[str, ...] = (), history: int = HISTORY, image: Image | None = None
+    ) -> None:
+        if image is None:
+            self._hub = Hub(history=history)
+            return
+        self._hub = Hub(revision=image.revision, history=history)
+        for record in image.records:
+            self._hub.load(record)
+        self._hub.sort()
 
     @property
     def revision(self) -> int:
@@ -42,6 +59,10 @@ class MemoryStore:
     def changes(self, since: int) -> list[Change]:
         """Everything that happened after revision *since*, as far as it is kept (for tests)."""
         return self._hub.changes(since)
+
+    def image(self) -> Image:
+        """What is here now."""
+        return Image(tuple(self._hub.records()), self.revision)
 
     async def close(self) -> None:
         self._hub.close()

@@ -20,20 +20,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import yaml
 
-from sampan.api.obj import Body
+from sampan.api.obj import Body, Obj
 from sampan.apiserver.authn import Authenticator
 from sampan.apiserver.discovery import Documents, version_info
 from sampan.apiserver.front import Front
 from sampan.app import pki
 from sampan.client import kubeconfig
 from sampan.client.base import Client
-from sampan.lib.clock import RealClock
+from sampan.lib.clock import Clock, RealClock
 from sampan.lib.loop import SteppedLoop, VirtualClock
 from sampan.node.runtime.fake import Behaviour
 from sampan.sim.faults import NONE, Faults
-from sampan.sim.world import World
+from sampan.sim.world import Beginning, World
 from sampan.testing.e2e import kubectl_path
 
 T = TypeVar("T")
@@ -67,9 +68,15 @@ class ClusterClock:
         self._cluster.settle()
 
 
+def _own(obj: Obj) -> Body:
+    """A body that may be changed: those in the cluster are shared."""
+    found: Body = orjson.loads(obj.raw)
+    return found
+
+
 class SyncClient:
-    """The administrator's client, for synchronous tests. Objects are plain dictionaries; failures
-    are ``StatusError``. resource: ``plural`` or ``plural.group``."""
+    """The administrator's client, for synchronous tests. Objects are plain dictionaries, the test's
+    own; failures are ``StatusError``. resource: ``plural`` or ``plural.group``."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -78,19 +85,19 @@ class SyncClient:
         return self._cluster.run(make(self._cluster.world.client))
 
     def get(self, resource: str, name: str, namespace: str = "") -> Body:
-        return self._call(lambda c: c.get(resource, name, namespace)).body
+        return _own(self._call(lambda c: c.get(resource, name, namespace)))
 
     def list(
         self, resource: str, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> list[Body]:
         page = self._call(lambda c: c.list(resource, namespace, labels=labels, fields=fields))
-        return [o.body for o in page.items]
+        return [_own(o) for o in page.items]
 
     def create(self, resource: str, body: Body, namespace: str = "") -> Body:
-        return self._call(lambda c: c.create(resource, body, namespace)).body
+        return _own(self._call(lambda c: c.create(resource, body, namespace)))
 
     def update(self, resource: str, body: Body, *, subresource: str = "") -> Body:
-        return self._call(lambda c: c.update(resource, body, subresource=subresource)).body
+        return _own(self._call(lambda c: c.update(resource, body, subresource=subresource)))
 
     def patch(
         self, resource: str, name: str, patch: Any, namespace: str = "", *, kind: str = "merge",
@@ -100,7 +107,7 @@ class SyncClient:
         done = self._call(
             lambda c: c.patch(resource, name, patch, namespace, kind=kind, subresource=subresource)
         )
-        return done.body
+        return _own(done)
 
     def delete(
         self, resource: str, name: str, namespace: str = "", *, propagation: str = ""
@@ -123,6 +130,7 @@ class Cluster:
         self._nodes, self._seed = nodes, seed
         self._behaviours: dict[str, Behaviour] = {}
         self._spare: asyncio.Task[World] | None = None
+        self._beginning: Beginning | None = None
         self._began = 0.0
         self._ending: set[asyncio.Task[None]] = set()
         self._documents: Documents | None = None
@@ -164,13 +172,32 @@ class Cluster:
 
     def _prepare_spare(self) -> asyncio.Task[World]:
         async def prepare() -> World:
-            clock = VirtualClock(began=self.loop.time()) if self.virtual else RealClock()
-            made = World(seed=self._seed, clock=clock)
+            if self._beginning is None:
+                self._beginning = await self._begin()
+            made = World(seed=self._seed, clock=self._time(), beginning=self._beginning)
             self._began = made.clock.now()
             await made.start()
             return made
 
         return self.loop.create_task(prepare())
+
+    def _time(self) -> Clock:
+        return VirtualClock(began=self.loop.time()) if self.virtual else RealClock()
+
+    async def _begin(self) -> Beginning:
+        """What every cluster of the seed has at first, written once."""
+        first = World(seed=self._seed, clock=self._time())
+        await first.start()
+        await first.plane.engine.settle()
+        found = first.beginning()
+        self._end(first)
+        return found
+
+    def _end(self, world: World) -> None:
+        """Stop *world* beside what comes next."""
+        ending = self.loop.create_task(world.stop())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def _stop(self) -> None:
         await self._close_front()
@@ -190,9 +217,7 @@ class Cluster:
     async def _reset(self) -> None:
         served = self._front is not None
         await self._close_front()
-        ending = self.loop.create_task(self.world.stop())
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+        self._end(self.world)
         await self._start()
         if served:
             await self._listen()
@@ -214,7 +239,7 @@ class Cluster:
         t = self.world.plane.registry.of_kind(body["apiVersion"], body["kind"])
         if t is None:
             raise ValueError(f"no kind {body['kind']} in {body['apiVersion']}")
-        return self.run(self.world.apply(t, body)).body
+        return _own(self.run(self.world.apply(t, body)))
 
     def behave(self, image: str, text: str = "", **fields: Any) -> None:
         """What containers of *image* do from now on: ``behave("job:1", "run=5,exit=1")`` or
