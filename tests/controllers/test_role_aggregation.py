@@ -53,7 +53,7 @@ def test_rules_of_chosen_roles_by_name_each_once() -> None:
     w = Roles()
     key = w.role("all", selects=X)
     w.role("b", rule("pods"), rule("nodes"), x="1")
-    w.role("a", rule("pods"), rule("secrets"), x="1")
+    w.role("a", rule("pods"), rule("secrets"), rule("pods"), x="1")
     w.role("other", rule("events"))
     assert w.settle() == 1
     assert w.rules(key) == [["pods"], ["secrets"], ["nodes"]]

@@ -10,7 +10,8 @@ import pytest
 
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body
-from sampan.lib.loop import START, SteppedLoop, VirtualClock
+from sampan.lib.loop import START, SteppedLoop, VirtualClock, run_virtual
+from sampan.sim.world import World
 from sampan.testing.cluster import Cluster
 
 CONFIG = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a: '1'}}"
@@ -168,3 +169,64 @@ def test_nothing_stays_when_it_ends() -> None:
         assert files.exists() and threading.active_count() == before + 1
     assert not files.exists() and threading.active_count() == before
     assert made.loop.is_closed()
+
+
+# -- where worlds begin --------------------------------------------------------------------------
+
+
+def names_of(cluster: Cluster) -> list[tuple[str, str, str]]:
+    """Everything the cluster has at first, and what a small Deployment makes of it."""
+    cluster.settle()
+    found = [
+        (r, o["metadata"]["name"], o["metadata"]["uid"])
+        for r in ("namespaces", "serviceaccounts", "services", "configmaps", "nodes")
+        for o in cluster.client.list(r)
+    ]
+    cluster.client.create("pods", {**pod("g-"), "metadata": {"generateName": "g-"}}, "default")
+    made = cluster.client.list("pods", "default")
+    return [*found, *(("pods", p["metadata"]["name"], p["metadata"]["uid"]) for p in made)]
+
+
+def test_every_test_begins_alike_and_no_uid_comes_twice() -> None:
+    with Cluster(seed=3) as cluster:
+        first = names_of(cluster)
+        cluster.reset()
+        assert names_of(cluster) == first
+    assert len({uid for _, _, uid in first}) == len(first)
+    with Cluster(seed=3) as another:
+        assert names_of(another) == first
+    with Cluster(seed=4) as other:
+        assert {uid for _, _, uid in names_of(other)}.isdisjoint(uid for _, _, uid in first)
+
+
+def test_what_a_test_does_to_an_object_it_read_is_its_own_affair() -> None:
+    with Cluster() as cluster:
+        for _ in range(2):
+            namespace = cluster.client.get("namespaces", "default")
+            assert "mine" not in namespace["metadata"]["labels"]
+            namespace["metadata"]["labels"]["mine"] = "1"
+            for found in cluster.client.list("namespaces"):
+                found["metadata"]["labels"]["mine"] = "1"
+            again = cluster.client.get("namespaces", "default")
+            assert "mine" not in again["metadata"]["labels"]
+            changed = cluster.client.update("namespaces", namespace)
+            assert changed["metadata"]["labels"]["mine"] == "1"
+            cluster.reset()
+
+
+def test_a_world_that_begins_where_another_rested_writes_nothing_to_begin() -> None:
+    async def main() -> None:
+        first = World(seed=1)
+        await first.start()
+        await first.plane.engine.settle()
+        beginning = first.beginning()
+        second = World(seed=1, beginning=beginning)
+        await second.start()
+        await second.plane.engine.settle()
+        assert second.store.revision == first.store.revision == beginning.store.revision
+        await second.client.create("namespaces", {"metadata": {"name": "x"}})
+        assert all(r.key != "namespaces//x" for r in first.store.image().records)
+        await first.stop()
+        await second.stop()
+
+    run_virtual(main())

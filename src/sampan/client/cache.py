@@ -64,10 +64,16 @@ class Informer:
             self._task = asyncio.create_task(self._run(), name=f"cache {self.resource}")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task = self.cancel()
+        if task is not None:
+            await asyncio.gather(task, return_exceptions=True)
+
+    def cancel(self) -> asyncio.Task[None] | None:
+        """Begin to stop; what is to be waited for."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        return task
 
     async def refresh(self) -> None:
         """List anew, whatever the watch brings; returns once that is in. For readers that cannot
@@ -239,7 +245,8 @@ class Caches:
 
     async def stop(self) -> None:
         self._started = False
-        await asyncio.gather(*(i.stop() for i in self._informers.values()))
+        tasks = [t for i in self._informers.values() if (t := i.cancel()) is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def all(self) -> Sequence[Informer]:
         return tuple(self._informers.values())

@@ -141,6 +141,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for running in self._running:
+            running.tasks.clear()
             running.queue.close()
             await running.recorder.close()
         await self.caches.stop()

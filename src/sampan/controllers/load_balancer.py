@@ -7,8 +7,9 @@ the cluster's block 127.x.y.1-254. Nothing is listened on here: the proxy reads 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sampan.api.obj import Body, Key, Obj
@@ -214,7 +215,8 @@ class LoadBalancerController:
         return not view.taken(address, protocol, port)
 
 
-def _block(address: str) -> dict[str, None]:
+@lru_cache(maxsize=8)
+def _block(address: str) -> Mapping[str, None]:
     """The addresses to try, in order: the cluster's own, then the rest of its block."""
     base = int(ipaddress.ip_network(f"{address}/24", strict=False).network_address)
     first = int(ipaddress.ip_address(address)) - base

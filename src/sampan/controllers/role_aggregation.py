@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from sampan.api.obj import Body, Key, Obj
 from sampan.control.plan import Action, Caches, Trigger, Update
 from sampan.lib.selectors import Selector, SelectorError, from_label_selector
@@ -33,13 +35,14 @@ def selectors(role: Obj) -> list[Selector] | None:
 
 def union(wanted: Sequence[Selector], others: Iterable[Obj]) -> list[Body]:
     """The rules of the roles chosen, selector by selector, each once. others: by name."""
-    found: list[Body] = []
+    found: dict[bytes, Body] = {}
     ordered = tuple(others)
     for selector in wanted:
         for other in ordered:
             if selector.matches(other.labels):
-                found += [r for r in other.body.get("rules") or () if r not in found]
-    return found
+                for rule in other.body.get("rules") or ():
+                    found.setdefault(orjson.dumps(rule, option=orjson.OPT_SORT_KEYS), rule)
+    return [*found.values()]
 
 
 class RoleAggregation:

@@ -59,7 +59,10 @@ class HubWatch:
             if self._closed:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None  # what a cancelled one remembers would hold all of this
         batch, self._pending = self._pending, []
         self._delivered = batch[-1].revision
         return batch
