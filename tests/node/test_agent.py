@@ -522,3 +522,61 @@ def test_two_hundred_pods_at_once() -> None:
         assert len({node.status(f"p{n}")["podIP"] for n in range(200)}) == 200
 
     virtual(body)
+
+
+@pytest.mark.parametrize("error", [OSError("unforeseen"), ValueError("unforeseen")])
+@pytest.mark.parametrize("verb", [
+    "run_sandbox", "image", "create_container", "start_container", "exec_sync", "stop_container",
+    "stop_sandbox", "remove_sandbox", "sandboxes",
+])  # fmt: skip
+def test_whatever_a_runtime_raises_a_pod_starts_and_goes(verb: str, error: Exception) -> None:
+    """An error nobody foresaw, twice in a row: its pod hung for ever, and its namespace with it."""
+
+    async def body(node: Node) -> None:
+        real, left = getattr(node.runtime, verb), 2
+
+        async def failing(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                raise error
+            return await real(*args, **kwargs)
+
+        hook = {"exec": {"command": ["x"]}}
+        if verb in ("stop_container", "stop_sandbox", "remove_sandbox", "exec_sync"):
+            hooks = {"preStop": hook}
+        else:
+            hooks = {"postStart": hook}
+            setattr(node.runtime, verb, failing)
+        node.bind(pod_body({"name": "a", "lifecycle": hooks}))
+        await asyncio.sleep(120)
+        assert node.status()["phase"] == "Running"
+        setattr(node.runtime, verb, failing)
+        await Client(node.api).delete("pods", "p", "ns")
+        await asyncio.sleep(120)
+        assert node.pod() is None and node.agent.workers == {}
+        assert left < 2 and await node.runtime.sandboxes() == []
+
+    virtual(body)
+
+
+def test_a_mount_that_breaks_off_does_not_keep_its_pod() -> None:
+    async def body(node: Node) -> None:
+        real = node.agent._around.volumes.mount
+
+        async def broken(*_: Any) -> Any:
+            raise KeyError("unforeseen")
+
+        node.agent._around.volumes.mount = broken  # type: ignore[method-assign]
+        node.bind(pod_body({"name": "a"}))
+        node.bind(pod_body({"name": "a"}), "q")
+        await asyncio.sleep(5)
+        assert any("FailedMount" in text for text in node.events.texts())
+        await Client(node.api).delete("pods", "p", "ns")
+        await asyncio.sleep(30)
+        assert node.pod() is None
+        node.agent._around.volumes.mount = real  # type: ignore[method-assign]
+        await asyncio.sleep(30)
+        assert node.status("q")["phase"] == "Running"
+
+    virtual(body)

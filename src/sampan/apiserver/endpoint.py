@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATC
 from sampan.api.errors import (
     StatusError,
     conflict,
+    internal,
     method_not_allowed,
     not_found,
     unsupported_media_type,
@@ -32,8 +34,9 @@ from sampan.apiserver.subresources import SUBRESOURCES, virtual
 from sampan.lib.clock import Clock, parse_rfc3339, rfc3339
 from sampan.lib.ids import Ids
 from sampan.schema.walk import Schemas
-from sampan.store.base import Conflict, Delete, Put, Store
+from sampan.store.base import Conflict, Delete, Put, Store, Unwritable
 
+log = logging.getLogger(__name__)
 _TRIES = 100  # each is lost against a write that was done
 _EVENT_SECONDS = 3600.0
 _EVENT_SWEEP = 300.0
@@ -152,6 +155,9 @@ class ApiServer:
                     await self.store.commit(Delete(record.key, expect=record.revision))
                 except Conflict:
                     continue  # seen again just now
+                except Unwritable as e:
+                    log.warning("old events stay for now: %s", e)
+                    return
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -167,7 +173,10 @@ class ApiServer:
     async def handle(self, user: User, call: Call) -> Obj | Page:
         t = self.type_of(call)
         self.authorizer.require(user, attributes_of(call))
-        return await self.carry_out(user, call, t)
+        try:
+            return await self.carry_out(user, call, t)
+        except Unwritable as e:
+            raise internal(f"the store cannot be written: {e}") from e
 
     async def carry_out(self, user: User, call: Call, t: ResourceType) -> Obj | Page:
         """A call that is authorized."""

@@ -27,7 +27,7 @@ _INSTALL_TIME = frozenset((
 _UNUSED = (
     *(f"usr/share/{d}/" for d in ("doc", "man", "info", "locale", "lintian", "bug", "menu")),
     "usr/share/bash-completion/", "usr/lib/systemd/", "etc/init.d/", "var/cache/",
-    "usr/lib/x86_64-linux-gnu/gconv/",
+    "usr/lib/x86_64-linux-gnu/gconv/", "usr/lib/postgresql/15/lib/bitcode/",
 )  # fmt: skip
 _MERGED = ("bin", "sbin", "lib", "lib64")  # Debian's merged /usr
 
@@ -118,6 +118,7 @@ class Layer:
     directories: tuple[str, ...] = ()
     applets: bool = False  # a link for each applet of busybox
     without: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # packages that are asked for and never loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,23 @@ _NGINX = Layer(
     without=("libc6",),
 )
 _REDIS = Layer(packages=("redis-server", "redis-tools"), directories=("data",), without=("libc6",))
+
+
+# Compiling queries (llvm) is off, passwords and certificates are not used, one locale is enough.
+_POSTGRES = Layer(
+    packages=("postgresql-15", "postgresql-client-15", "tzdata"),
+    files={
+        "etc/passwd": _BASE_FILES["etc/passwd"]
+        + "postgres:x:999:999::/var/lib/postgresql:/bin/sh\n",
+        "etc/group": _BASE_FILES["etc/group"] + "postgres:x:999:\n",
+    },
+    directories=("var/lib/postgresql", "data"),
+    without=("libc6",),
+    unused=(
+        "libllvm14", "libz3-4", "locales-all", "libc-l10n", "libjson-perl", "openssl",
+        "postgresql-common", "postgresql-client-common", "ssl-cert", "ucf",
+    ),
+)  # fmt: skip
 
 
 def _nginx(version: str) -> DebianImage:
@@ -178,8 +196,19 @@ STAND_INS = (
 )
 
 
-def closure(packages: Iterable[str]) -> list[str]:
-    """*packages* and what they depend on at run time, sorted, by apt's own metadata."""
+# Large, so in an archive of its own: archive("postgres", (POSTGRES,)).
+POSTGRES = DebianImage(
+    tag="postgres:15",
+    layers=(_BASE, _POSTGRES),
+    cmd=("/usr/lib/postgresql/15/bin/postgres", "-D", "/data"),
+    stop_signal="SIGINT",
+    ports=(5432,),
+)
+
+
+def closure(packages: Iterable[str], *, unused: Iterable[str] = ()) -> list[str]:
+    """*packages* and what they depend on at run time but for *unused*, sorted, by apt's own
+    metadata."""
     packages = tuple(packages)
     if not packages:
         return []
@@ -198,9 +227,10 @@ def closure(packages: Iterable[str]) -> list[str]:
             graph[current].append(line.split("Depends: ", 1)[1].strip().strip("<>"))
     found: set[str] = set()
     todo = list(packages)
+    left_out = _INSTALL_TIME.union(unused)
     while todo:
         name = todo.pop()
-        if name in found or name in _INSTALL_TIME or name not in graph:
+        if name in found or name in left_out or name not in graph:
             continue
         found.add(name)
         todo += graph[name]
@@ -249,7 +279,8 @@ def layer_tar(layer: Layer, cache: Path) -> bytes:
         for d in _MERGED:
             add(_info(d, 0o777, tarfile.SYMTYPE, f"usr/{d}"))
     below = set(closure(layer.without))
-    for deb in fetch([p for p in closure(layer.packages) if p not in below], cache):
+    wanted = closure(layer.packages, unused=layer.unused)
+    for deb in fetch([p for p in wanted if p not in below], cache):
         data = subprocess.run(
             ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True
         ).stdout
@@ -324,12 +355,17 @@ def write_archive(images: Iterable[DebianImage], out: Path, cache: Path) -> None
 
 def stand_ins(cache: Path | None = None) -> Path:
     """The archive of all stand-ins, built where the cache has none of this version."""
+    return archive("stand-ins", STAND_INS, cache)
+
+
+def archive(name: str, images: Iterable[DebianImage], cache: Path | None = None) -> Path:
+    """An archive of *images*, built where the cache has none of that name and this version."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = cache or home / "sampan" / "demo"
     version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    out = cache / f"stand-ins-{version}.tar"
+    out = cache / f"{name}-{version}.tar"
     if not out.exists():
-        write_archive(STAND_INS, out, cache)
+        write_archive(images, out, cache)
     return out
 
 

@@ -137,13 +137,13 @@ class Agent:
         await self._runtime.start()
         await self._check_runtime()
         await self._register()
-        self._spawn(self._keep_alive())
+        self._keep(self._keep_alive)
         self._services.start()
         await self._services.synced()
         for box in await self._runtime.sandboxes():
             self._held.setdefault(box.uid, []).append(box)
-        self._spawn(self._watch_exits())
-        self._spawn(self._resync())
+        self._keep(self._watch_exits)
+        self._keep(self._resync)
         self._pods.add_handler(self._pod_changed)
         self._pods.start()
         await self._pods.synced()
@@ -172,6 +172,19 @@ class Agent:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def _keep(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run *work* as long as the agent lives: without it the node would be lost, or deaf."""
+
+        async def on() -> None:
+            while True:
+                try:
+                    return await work()
+                except Exception:
+                    log.exception("node %s: begun again", self.identity.name)
+                await asyncio.sleep(1.0)
+
+        self._spawn(on())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -265,7 +278,7 @@ class Agent:
                 changed.clear()
                 await self._observe(ids)
 
-        self._spawn(look())
+        self._keep(look)
         while True:
             try:
                 async for sandbox_id in self._runtime.exits():

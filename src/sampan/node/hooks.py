@@ -41,6 +41,6 @@ async def run(
                 return ""  # a field of the API that has never done anything
     except TimeoutError:
         return f"not done within {limit:g}s"
-    except (DialFailure, RuntimeFailure) as failure:
+    except (DialFailure, RuntimeFailure, OSError) as failure:
         return str(failure)
     return ""

@@ -109,8 +109,8 @@ async def _exec(runtime: Runtime, command: list[str], container_id: str, timeout
     except TimeoutError:
         text = f'command timed out: "{" ".join(command)}" timed out after {duration(timeout)}'
         return Attempt(False, text)
-    except RuntimeFailure as failure:
-        return Attempt(False, failure.message, errored=True)
+    except (RuntimeFailure, OSError) as failure:
+        return Attempt(False, str(failure), errored=True)
     return Attempt(code == 0, output[:_OUTPUT].decode("utf-8", "replace"))
 
 

@@ -16,6 +16,7 @@ from sampan.client.base import Client, Unknown
 from sampan.lib.clock import Clock
 from sampan.node import hooks, images_policy, probes, resizing
 from sampan.node import stimuli as st
+from sampan.node.answers import failed
 from sampan.node.events import EventSink, container_path
 from sampan.node.hosts import hosts_file, resolv_conf
 from sampan.node.logs import log_path, pod_log_dir, tail_for_message
@@ -150,7 +151,21 @@ class PodWorker:
                 self.close()
                 self.around.released(self)
             case _:
-                self._spawn(_DOES[type(what)](self, what))
+                self._spawn(self._do(what))
+
+    async def _do(self, what: st.Instruction) -> None:
+        """To its end: the machine waits for an answer, whatever goes wrong on the way."""
+        delay = 0.5
+        while True:
+            try:
+                return await _DOES[type(what)](self, what)
+            except Exception as failure:
+                log.exception("%s: %s", self.pod.key.path, type(what).__name__)
+                answer = failed(what, failure)
+            if answer is not None:
+                return self.tell(answer)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 30.0)
 
     def _spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.around.spawn(coro)
@@ -493,10 +508,10 @@ class PodWorker:
             try:
                 await act()
                 return
-            except RuntimeFailure as failure:
-                log.warning("%s: %s", self.pod.key.path, failure.message)
+            except (RuntimeFailure, OSError) as failure:
+                log.warning("%s: %s", self.pod.key.path, failure)
                 if reason and delay == 0.5:
-                    self._warn(reason, f"error killing pod: {failure.message}")
+                    self._warn(reason, f"error killing pod: {failure}")
             await asyncio.sleep(delay)
             delay = min(delay * 2, 30.0)
 

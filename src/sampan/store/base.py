@@ -71,6 +71,11 @@ class Compacted(Exception):
         self.oldest = oldest
 
 
+class Unwritable(Exception):
+    """A commit could not be put on disk (which is full, or broken): nothing was written, what was
+    acknowledged before is there, and a later commit may succeed again. The message says why."""
+
+
 class Corrupt(Exception):
     """The data on disk cannot be used; the message says what is wrong with which file."""
 
@@ -104,7 +109,7 @@ class Store(Protocol):
         ...
 
     async def commit(self, *ops: Put | Delete) -> int:
-        """All or nothing, as one revision. Raises Conflict."""
+        """All or nothing, as one revision. Raises Conflict, Unwritable."""
         ...
 
     def watch(self, prefix: str, *, since: int) -> Watch:

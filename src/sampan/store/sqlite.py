@@ -5,12 +5,17 @@ waits in line. One writer thread takes the whole line as one transaction, so tha
 share one fsync; only then do readers and watches see them, in order. Commits of volatile keys
 (leases, events) take their place in the line but need no disk: they go along with a later
 transaction, and may be lost in a crash.
+
+Before the file grows the disk is asked for the room: a checkpoint that has none would be stuck, and
+the log with it. Where the disk is full, by what else is on it, nothing new is taken any more; what
+is there can still be changed and deleted, out of a reserve, which is how room is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 from collections import deque
@@ -19,17 +24,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.store.base import Change, Conflict, Corrupt, Delete, Put, Range, Record, Watch
+from sampan.store.base import (
+    Change,
+    Conflict,
+    Corrupt,
+    Delete,
+    Put,
+    Range,
+    Record,
+    Unwritable,
+    Watch,
+)
 from sampan.store.hub import Hub, change_of, check
 
 _APPLICATION = 0x53414D50  # "SAMP": marks the file as ours
+log = logging.getLogger(__name__)
 _BLOCK = 100_000  # revisions reserved on disk at a time
 _SCHEMA = (
     f"PRAGMA application_id={_APPLICATION}",
     "CREATE TABLE IF NOT EXISTS record (key TEXT PRIMARY KEY, value BLOB NOT NULL,"
     " revision INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS reserve (id INTEGER PRIMARY KEY, filler BLOB)",
 )
+_RESERVE = 2 << 20  # bytes
+_CHUNK = 256 << 10  # bytes by which the file grows ahead
+_LAST = 8  # free pages that are left for what only changes or goes
+_PAGE = 4096  # bytes, SQLite's own choice
+_SOON = 100  # revisions after opening: a start is not kept up
+_FULL = "database or disk is full"
 
 
 @dataclass(slots=True)
@@ -38,14 +61,24 @@ class _Pending:
     revision: int
     durable: bool
     done: asyncio.Future[int]
+    spoiled: bool = False  # it builds on a commit that failed
+
+    @property
+    def keys(self) -> set[str]:
+        return {c.key for c in self.changes}
+
+    @property
+    def creates(self) -> bool:
+        return any(c.previous is None and c.record is not None for c in self.changes)
 
 
 class SqliteStore:
     """A ``Store`` in a directory. One process at a time may have it open."""
 
     def __init__(
-        self, hub: Hub, db: sqlite3.Connection, lock: int, volatile: tuple[str, ...], reserved: int
-    ) -> None:
+        self, hub: Hub, db: sqlite3.Connection, lock: int, volatile: tuple[str, ...],
+        reserved: int, file: int,
+    ) -> None:  # fmt: skip
         self._hub = hub
         self._db = db
         self._lock = lock
@@ -58,6 +91,10 @@ class SqliteStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._draining: asyncio.Task[None] | None = None
         self._closed = False
+        self._opened = hub.revision
+        self._file = file  # of the database; closing it earlier would drop SQLite's locks
+        self._full = False
+        self._has_reserve = db.execute("SELECT 1 FROM reserve").fetchone() is not None
 
     @staticmethod
     async def open(directory: Path, *, volatile: tuple[str, ...] = ()) -> SqliteStore:
@@ -74,11 +111,14 @@ class SqliteStore:
             db, hub, reserved = _load(path)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
             os.close(lock)
+            disk = os.statvfs(directory)
+            if _is_full(e) or disk.f_bavail * disk.f_frsize < _RESERVE:
+                raise Corrupt(f"{path} cannot be written, the disk is full: {e}") from e
             raise Corrupt(f"{path} is not a usable database: {e}") from e
         except Corrupt:
             os.close(lock)
             raise
-        return SqliteStore(hub, db, lock, volatile, reserved)
+        return SqliteStore(hub, db, lock, volatile, reserved, os.open(path, os.O_RDWR))
 
     @property
     def revision(self) -> int:
@@ -142,20 +182,37 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         try:
             while self._line:
+                if self._full:
+                    await loop.run_in_executor(self._writer, self._make_room, 0)
                 batch = tuple(self._line)
-                changes = [c for p in batch if p.durable for c in p.changes]
-                lazy, self._lazy = self._lazy, {}
+                fit = self._fitting(batch)
+                changes = [c for p in fit if p.durable for c in p.changes]
+                lazy = {} if self._full else self._lazy
+                if lazy:
+                    self._lazy = {}
                 error: BaseException | None = None
                 try:
                     await loop.run_in_executor(self._writer, self._write, changes, lazy, self._next)
-                except sqlite3.Error as e:
+                except (sqlite3.Error, Unwritable) as e:
                     self._lazy = {**lazy, **self._lazy}
-                    error = e
+                    error = Unwritable(str(e))
                 for pending in batch:
                     self._line.popleft()
-                    self._settle(pending, error)
+                    self._settle(pending, error if pending in fit else Unwritable(_FULL))
         finally:
             self._draining = None
+
+    def _fitting(self, batch: Sequence[_Pending]) -> list[_Pending]:
+        """Those that may be written: while the disk is full none that creates something, and none
+        that builds on what was refused."""
+        fit, refused = [], set[str]()
+        for pending in batch:
+            new = self._full and pending.durable and pending.creates
+            if pending.spoiled or new or pending.keys & refused:
+                refused |= pending.keys
+            else:
+                fit.append(pending)
+        return fit
 
     def _settle(self, pending: _Pending, error: BaseException | None) -> None:
         for change in pending.changes:
@@ -163,6 +220,8 @@ class SqliteStore:
                 del self._overlay[change.key]
         if error is not None and pending.durable:
             pending.done.set_exception(error)
+            for later in self._line:
+                later.spoiled = later.spoiled or bool(later.keys & pending.keys)
             # Nobody may be waiting any more (a cancelled request): that is no error of its own.
             pending.done.exception()
             return
@@ -174,9 +233,22 @@ class SqliteStore:
     def _write(
         self, changes: Sequence[Change], lazy: dict[str, Record | None], newest: int
     ) -> None:
-        """One transaction, in the writer's thread."""
-        db = self._db
+        """One transaction, in the writer's thread. Raises sqlite3.Error, Unwritable."""
         final: dict[str, Record | None] = {**lazy, **{c.key: c.record for c in changes}}
+        if newest > self._opened + _SOON:
+            grown = sum(len(r.value) for r in final.values() if r is not None)
+            grown -= sum(len(c.previous.value) for c in changes if c.previous is not None)
+            self._make_room(max(0, grown) // _PAGE + len(changes) // 8)
+        try:
+            self._transact(final, newest)
+        except sqlite3.OperationalError as e:
+            if not _is_full(e):
+                raise
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")  # the log begins anew
+            self._transact(final, newest)
+
+    def _transact(self, final: dict[str, Record | None], newest: int) -> None:
+        db = self._db
         puts = [(k, r.value, r.revision, r.created) for k, r in final.items() if r is not None]
         gone = [(k,) for k, r in final.items() if r is None]
         reserved = self._reserved
@@ -190,9 +262,43 @@ class SqliteStore:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (reserved,))
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # a full disk may have ended it already
+                db.execute("ROLLBACK")
             raise
         self._reserved = reserved
+
+    def _make_room(self, pages: int) -> None:
+        """In the writer's thread: the disk has given so many pages more. Raises Unwritable."""
+        db = self._db
+        (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        (held,) = db.execute("PRAGMA page_count").fetchone()
+        needed = (held + max(0, pages - free)) * _PAGE
+        try:
+            if os.fstat(self._file).st_size < needed:
+                os.posix_fallocate(self._file, 0, needed + _CHUNK)
+            if not self._has_reserve:
+                self._put_by(held)
+        except (OSError, sqlite3.Error) as e:
+            if not self._full:
+                log.error("nothing new can be stored: %s", e)
+            self._full = True
+            if self._has_reserve:
+                db.execute("DELETE FROM reserve")
+                self._has_reserve = False
+                (free,) = db.execute("PRAGMA freelist_count").fetchone()
+            if pages > max(0, free - _LAST):
+                raise Unwritable(_FULL) from e
+        else:
+            self._full = False
+
+    def _put_by(self, pages: int) -> None:
+        """Room for bad times, in the file (of so many pages now) and in its log."""
+        db = self._db
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        os.posix_fallocate(self._file, 0, pages * _PAGE + _RESERVE + _CHUNK)
+        db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (_RESERVE,))
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._has_reserve = True
 
     async def backup(self, path: Path) -> None:
         """A copy of the whole store at *path* as of one revision; commits wait meanwhile. Raises
@@ -218,16 +324,26 @@ class SqliteStore:
             await self._draining
         loop = asyncio.get_running_loop()
         lazy, self._lazy = self._lazy, {}
-        await loop.run_in_executor(self._writer, self._finish, lazy)
+        try:
+            await loop.run_in_executor(self._writer, self._finish, lazy)
+        except (sqlite3.Error, Unwritable) as e:  # a full disk: what was acknowledged is there
+            log.warning("events and leases of the last moments are lost: %s", e)
         self._writer.shutdown()
         self._hub.close()
+        os.close(self._file)
         os.close(self._lock)
 
     def _finish(self, lazy: dict[str, Record | None]) -> None:
-        self._write((), lazy, self._next)
-        # A clean end needs no block: the next start goes on right here.
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (self._next,))
-        self._db.close()
+        try:
+            self._write((), lazy, self._next)
+            # A clean end needs no block: the next start goes on right here.
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (self._next,))
+        finally:
+            self._db.close()
+
+
+def _is_full(error: Exception) -> bool:
+    return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL)
 
 
 def _load(path: Path) -> tuple[sqlite3.Connection, Hub, int]:

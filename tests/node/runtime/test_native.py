@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,10 +17,12 @@ from typing import Any, cast
 
 import pytest
 
+from sampan.lib.datadir import started_at
 from sampan.node.images.store import ImageStore
-from sampan.node.runtime.base import ContainerSpec, Runtime, SandboxSpec
+from sampan.node.runtime.base import ContainerSpec, Runtime, RuntimeFailure, SandboxSpec
+from sampan.node.runtime.native import cgroups
 from sampan.node.runtime.native.launch import link_name
-from sampan.node.runtime.native.nodes import Nodes, Space, destroy
+from sampan.node.runtime.native.nodes import Nodes, Space, cluster_id, destroy
 from sampan.node.runtime.native.runtime import NativeRuntime
 from sampan.testing.e2e import host_state
 from sampan.testing.runtime_contract import DEADLINE, RuntimeContract, container_spec
@@ -133,6 +137,59 @@ class TestNative(RuntimeContract):
                 await runtime.stop_container(cid, 0)
             (state,) = [s for s in await runtime.sandboxes() if s.id == box]
             assert [c.state for c in state.containers] == ["exited"]
+
+        self._run(body)
+
+    def test_a_container_without_its_monitor_does_not_run_on(self) -> None:
+        """It was called lost, and its next attempt ran beside it, on the same volumes."""
+
+        async def body(runtime: Runtime) -> None:
+            native = cast(NativeRuntime, runtime)
+            box, cid = await self._running(runtime, self.stubborn())
+            held = native._containers[cid]
+            os.kill(held.monitor, signal.SIGKILL)
+            async with asyncio.timeout(DEADLINE):
+                await held.ended.wait()
+                while started_at(held.pid):
+                    await asyncio.sleep(0.01)
+            await runtime.remove_container(cid)
+            await runtime.remove_sandbox(box)
+            assert cgroups.procs(cluster_id(self.root)) == []
+
+        self._run(body)
+
+    def test_a_monitors_number_that_is_another_process_by_now(self) -> None:
+        """It was watched in the place of the monitor: the container never ended."""
+
+        async def body(runtime: Runtime) -> None:
+            native = cast(NativeRuntime, runtime)
+            _, cid = await self._running(runtime, self.sleeper())
+            held = native._containers[cid]
+            monitor, first = held.monitor, held.pid
+            await runtime.close()
+            os.kill(monitor, signal.SIGKILL)
+            os.kill(first, signal.SIGKILL)
+            held.monitor = os.getpid()
+            held.save()
+            again = self._runtime()
+            await again.start()
+            async with asyncio.timeout(DEADLINE):
+                await again.stop_container(cid, 0)
+            (state,) = (await again.sandboxes())[0].containers
+            assert (state.state, state.reason) == ("exited", "ContainerStatusUnknown")
+            await again.close()
+
+        self._run(body)
+
+    def test_executing_in_what_has_gone_is_refused(self) -> None:
+        async def body(runtime: Runtime) -> None:
+            native = cast(NativeRuntime, runtime)
+            _, cid = await self._running(runtime, self.sleeper())
+            path = native._containers[cid].path
+            path.rename(path.with_name("elsewhere"))
+            with pytest.raises(RuntimeFailure):
+                await runtime.exec_sync(cid, ["true"], 5)
+            path.with_name("elsewhere").rename(path)
 
         self._run(body)
 

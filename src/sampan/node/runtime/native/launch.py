@@ -195,9 +195,20 @@ def mount_root(files: ContainerFiles, layers: Sequence[str]) -> MountedRoot:
     return MountedRoot(files.merged)
 
 
+_OCI_SECONDS = 120.0
+
+
 def oci(runtime: Sequence[str], *args: str) -> subprocess.CompletedProcess[bytes]:
-    """One call of crun or runc."""
-    return subprocess.run([*runtime, *args], stdin=subprocess.DEVNULL, capture_output=True, cwd="/")
+    """One call of crun or runc. Raises RuntimeFailure where it does not come back."""
+    try:
+        return subprocess.run(
+            [*runtime, *args], stdin=subprocess.DEVNULL, capture_output=True, cwd="/",
+            timeout=_OCI_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as e:
+        raise RuntimeFailure(
+            "RuntimeStuck", f"{runtime[0]} {args[0]}: no end within {_OCI_SECONDS:g} s"
+        ) from e
 
 
 def create_with_conmon(

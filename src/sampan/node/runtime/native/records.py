@@ -152,6 +152,16 @@ class Container:
         self.ended.set()
         return True
 
+    def has_monitor(self) -> bool:
+        """Whether its conmon lives: pids are used again, its command line names the container."""
+        if not self.monitor:
+            return False
+        try:
+            line = Path(f"/proc/{self.monitor}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return self.id.encode() in line
+
     def lost(self, now: float) -> None:
         """Nobody knows how it ended: its monitor is gone."""
         self.finished_at, self.exit_code, self.reason = now, 137, "ContainerStatusUnknown"

@@ -52,6 +52,7 @@ from sampan.node.runtime.native.resize import resize
 from sampan.node.runtime.native.spec import Identity, config, identify, process
 
 _SYNC_OUTPUT = 16 * 1024
+_EXEC_SECONDS = 60.0  # until a command has started
 _TOOLS = ("crun", "runc")
 _Process = TypeVar("_Process", bound=Adopted | subprocess.Popen[bytes])
 
@@ -114,7 +115,7 @@ class NativeRuntime:
             return
         if container.read_exit():
             container.save()
-        elif container.monitor and Path(f"/proc/{container.monitor}").exists():
+        elif container.has_monitor():
             self._watch_monitor(container)
         elif container.started_at:
             container.lost(self._clock.now())
@@ -152,6 +153,8 @@ class NativeRuntime:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(container.monitor, os.WNOHANG)
             if not container.read_exit():
+                # Nobody watches what may run still: a next attempt must not run beside it.
+                self._kill_all(container)
                 container.lost(self._clock.now())
             container.save()
             container.ended.set()
@@ -390,7 +393,7 @@ class NativeRuntime:
         """Every process of the container: with a shared PID namespace its first one is not the
         parent of all."""
         group = f"{self._pod_group(container.sandbox)}/{container.id}"
-        for pid in {*cgroups.procs(group), container.pid}:
+        for pid in {*cgroups.procs(group), *((container.pid,) if container.has_monitor() else ())}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -537,7 +540,10 @@ class NativeRuntime:
     ) -> Adopted | subprocess.Popen[bytes]:  # fmt: skip
         """Start *command* and let the runtime go: what it leaves is ours to wait for. The runtime
         itself, ended, where it could not start it."""
-        path = self._process_file(container, command, tty=bool(more))
+        try:
+            path = self._process_file(container, command, tty=bool(more))
+        except OSError as e:
+            raise RuntimeFailure("ExecFailed", str(e)) from e
         pid_file = Path(path).with_suffix(".pid")
         try:
             child = subprocess.Popen(
@@ -545,9 +551,16 @@ class NativeRuntime:
                  *more, container.id],
                 stdin=stdin, stdout=stdout, stderr=stderr, cwd="/",
             )  # fmt: skip
-            if child.wait():
-                return child
+            try:
+                if child.wait(_EXEC_SECONDS):
+                    return child
+            except subprocess.TimeoutExpired as e:
+                child.kill()
+                child.wait()
+                raise RuntimeFailure("ExecFailed", "the runtime does not answer") from e
             return Adopted(int(pid_file.read_text()))
+        except (OSError, ValueError) as e:  # the container went meanwhile
+            raise RuntimeFailure("ExecFailed", str(e)) from e
         finally:
             for file in (Path(path), pid_file):
                 file.unlink(missing_ok=True)
