@@ -279,8 +279,20 @@ def objects() -> list[Body]:
         *roles,
         *_in_namespace("kube-system", "system:coredns", _account("coredns"),
                        rule("list watch", "core", "configmaps", "kube-dns")),
+        *_authentication_reader(),
         *(_binding(role, subjects) for role, subjects in bindings.items()),
     ]  # fmt: skip
+
+
+def _authentication_reader() -> list[Body]:
+    """Who may read how other API servers know this one."""
+    name = "extension-apiserver-authentication-reader"
+    users = ("system:kube-controller-manager", "system:kube-scheduler")
+    config = rule(READ, "core", "configmaps", "extension-apiserver-authentication")
+    role, binding = _in_namespace("kube-system", name, {}, config)
+    binding["metadata"] = {**binding["metadata"], "name": f"system::{name}"}
+    binding["subjects"] = [{"kind": "User", "apiGroup": RBAC, "name": u} for u in users]
+    return [role, binding]
 
 
 def _in_namespace(namespace: str, name: str, subject: Body, *rules: Body) -> list[Body]:

@@ -15,7 +15,9 @@ import orjson
 
 from sampan.api.errors import not_acceptable
 from sampan.api.resource import Registry, ResourceType
-from sampan.apiserver import gnostic, openapi
+from sampan.apiserver import api_services, gnostic, openapi
+from sampan.apiserver.aggregation import Aggregation
+from sampan.apiserver.api_services import ApiService
 from sampan.schema.derive import KUBERNETES
 from sampan.schema.walk import Schemas
 
@@ -24,16 +26,9 @@ Json = dict[str, Any]
 JSON = "application/json"
 GNOSTIC = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 GNOSTIC_ASKED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# What others serve is in these: they change while the registry does not.
+_MERGED = ("/apis", "/openapi/v2", "/openapi/v3")
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
-
-# Clients that find a name in several groups take the first: the order is Kubernetes' own.
-_ORDER = (
-    "", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io",
-    "authorization.k8s.io", "autoscaling", "batch", "certificates.k8s.io", "networking.k8s.io",
-    "policy", "rbac.authorization.k8s.io", "storage.k8s.io", "admissionregistration.k8s.io",
-    "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io",
-    "discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +84,24 @@ class Documents:
         self._version = version
         self._address = address
         self._kept: dict[tuple[str, str], _Kept] = {}
+        self._aggregation: Aggregation | None = None
+        self._seen = (0, 0)
+
+    def follow(self, aggregation: Aggregation) -> None:
+        """Groups come in the order of its APIServices, and those of other servers too."""
+        self._aggregation = aggregation
+        self._seen = (-1, -1)
+
+    def _renew(self) -> None:
+        """Forget what is older than the APIServices."""
+        if self._aggregation is None:
+            return
+        now = (self._aggregation.services.revision, self._aggregation.discovery.revision)
+        if now != self._seen:
+            self._seen = now
+            for path, media in [*self._kept]:
+                if path in _MERGED or (path.startswith("/apis/") and path.count("/") == 2):
+                    del self._kept[path, media]
 
     def forget(self) -> None:
         """Make everything anew: the registry has changed."""
@@ -97,6 +110,7 @@ class Documents:
     def answer(self, path: str, accept: str, if_none_match: str = "") -> Answer | None:
         """The document at *path* in the shape *accept* asks for; None when there is none."""
         path = path.rstrip("/")
+        self._renew()
         if self._maker(path, JSON) is None:
             return None
         media = _negotiate(accept, tuple(self._offers(path)))
@@ -153,7 +167,7 @@ class Documents:
             group, version = steps[1], steps[2]
         elif len(steps) == 2 and steps[0] == "apis" and not is_openapi:
             group = steps[1]
-            if not group or group not in self._by_group():
+            if not group or not self._versions_of(group):
                 return None
             return lambda: {"kind": "APIGroup", "apiVersion": "v1", **self._group(group)}
         else:
@@ -175,8 +189,32 @@ class Documents:
         for versions in found.values():
             for types in versions.values():
                 types.sort(key=lambda t: t.plural)
-        rank = {g: i for i, g in enumerate(_ORDER)}
+        rank = {
+            g: i for i, g in enumerate(api_services.ordered(api_services.local(self._registry)))
+        }
+        rank[api_services.GROUP] = 0  # right behind the core group
         return dict(sorted(found.items(), key=lambda g: (rank.get(g[0], len(rank)), g[0])))
+
+    def _served(self) -> dict[str, dict[str, list[ResourceType] | ApiService]]:
+        """group -> version -> its types, or the APIService of who else serves it; in the order of
+        discovery, without the core group."""
+        local = {g: v for g, v in self._by_group().items() if g}
+        if self._aggregation is None:
+            return {g: dict(v) for g, v in local.items()}
+        found: dict[str, dict[str, list[ResourceType] | ApiService]] = {}
+        if api_services.GROUP in local:
+            found[api_services.GROUP] = dict(local[api_services.GROUP])
+        for group, services in self._aggregation.services.groups().items():
+            for service in services if group else ():
+                types = local.get(group, {}).get(service.version)
+                if service.service is not None:
+                    found.setdefault(group, {})[service.version] = service
+                elif types is not None:
+                    found.setdefault(group, {})[service.version] = types
+        return found
+
+    def _versions_of(self, group: str) -> list[str]:
+        return [*(self._served().get(group) or self._by_group().get(group) or ())]
 
     # ---- the first discovery -------------------------------------------------------------------
 
@@ -190,36 +228,26 @@ class Documents:
         }
 
     def _groups(self) -> Json:
-        groups = [self._group(g) for g in self._by_group() if g]
+        groups = [self._group(g) for g in self._served()]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
     def _group(self, group: str) -> Json:
-        versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in self._by_group()[group]]
+        versions = [
+            {"groupVersion": f"{group}/{v}", "version": v} for v in self._versions_of(group)
+        ]
         return {"name": group, "versions": versions, "preferredVersion": versions[0]}
 
     # ---- aggregated discovery ------------------------------------------------------------------
 
     def _aggregated(self, version: str, *, core: bool) -> Json:
+        groups = {"": self._by_group().get("", {})} if core else self._served()
         items = []
-        for group, versions in self._by_group().items():
-            if core != (not group):
-                continue
+        for group, versions in groups.items():
             meta: Json = {"creationTimestamp": None}
             if group:
                 meta["name"] = group
-            items.append(
-                {
-                    "metadata": meta,
-                    "versions": [
-                        {
-                            "version": v,
-                            "resources": [_discovered(t) for t in types],
-                            "freshness": "Current",
-                        }
-                        for v, types in versions.items()
-                    ],
-                }
-            )
+            told = [self._version_of(v, what) for v, what in versions.items()]
+            items.append({"metadata": meta, "versions": told})
         return {
             "kind": "APIGroupDiscoveryList",
             "apiVersion": f"apidiscovery.k8s.io/{version}",
@@ -227,15 +255,34 @@ class Documents:
             "items": items,
         }
 
+    def _version_of(self, version: str, what: list[ResourceType] | ApiService) -> Json:
+        if not isinstance(what, ApiService):
+            resources: list[Json] | None = [_discovered(t) for t in what]
+        else:
+            assert self._aggregation is not None
+            resources = self._aggregation.discovery.resources(what)
+        if resources is None:
+            return {"version": version, "freshness": "Stale"}
+        return {"version": version, "resources": resources, "freshness": "Current"}
+
     # ---- OpenAPI -------------------------------------------------------------------------------
 
     def _swagger(self) -> Json:
         types = [
             t for versions in self._by_group().values() for ts in versions.values() for t in ts
         ]
-        return openapi.swagger(
+        merged = openapi.swagger(
             types, self._schemas, version=str(self._version.get("gitVersion", ""))
         )
+        for service in self._elsewhere():
+            assert self._aggregation is not None
+            found, definitions = self._aggregation.discovery.swagger(service)
+            merged["paths"] |= found
+            merged["definitions"] = {**definitions, **merged["definitions"]}
+        return merged
+
+    def _elsewhere(self) -> list[ApiService]:
+        return self._aggregation.services.remotes() if self._aggregation is not None else []
 
     def _index(self) -> Json:
         paths: Json = {}
@@ -243,6 +290,12 @@ class Documents:
             for version, types in versions.items():
                 name = f"apis/{group}/{version}" if group else f"api/{version}"
                 url = f"/openapi/v3/{name}?hash={openapi.fingerprint(types)}"
+                paths[name] = {"serverRelativeURL": url}
+        for service in self._elsewhere():
+            assert self._aggregation is not None
+            name = service.path.removeprefix("/")
+            paths.pop(name, None)
+            if url := self._aggregation.discovery.openapi_url(service):
                 paths[name] = {"serverRelativeURL": url}
         return {"paths": paths}
 

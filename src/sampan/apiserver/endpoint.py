@@ -23,6 +23,7 @@ from sampan.api.patch import apply_patch
 from sampan.api.resource import Registry, ResourceType
 from sampan.api.usage import UsageOfNodes
 from sampan.apiserver import aliases, bootstrap_classes, bootstrap_roles, deletion, stages, watching
+from sampan.apiserver.aggregation import Aggregation
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer, attributes_of
@@ -83,6 +84,7 @@ class ApiServer:
         token_issuer: TokenIssuer | None = None,
         services: ServiceAllocator | None = None,
         usage: UsageOfNodes = dict,
+        aggregation: Aggregation | None = None,
     ) -> None:
         self.registry = registry
         self.schemas = schemas
@@ -94,6 +96,7 @@ class ApiServer:
         self.tokens = token_issuer
         self.services = services or ServiceAllocator()
         self.allocators = {"services": self.services}
+        self.aggregation = aggregation or Aggregation(registry, store)
         self.metrics = ResourceMetrics(store, clock=clock, nodes=usage)
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -127,14 +130,17 @@ class ApiServer:
                 puts.append(Put(key.path, encode({**body, "metadata": meta}), expect=0))
         if puts:
             await self.store.commit(*puts)
+        await self.aggregation.services.register(self.store, uid=self.ids.uid, at=now)
         await self.services.extend_default(self)
         await self.services.repair_ports(self)
 
     async def start(self) -> None:
         """Begin what runs beside calls: events are removed an hour after their last occurrence."""
+        await self.aggregation.start()
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
+        await self.aggregation.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
@@ -171,6 +177,12 @@ class ApiServer:
         return t
 
     async def handle(self, user: User, call: Call) -> Obj | Page:
+        elsewhere = self.aggregation.of_call(call)
+        if elsewhere is not None:
+            api, asked = elsewhere
+            self.authorizer.require(user, asked)
+            answer: Obj | Page = await self.aggregation.handle(user, call, api, asked)
+            return answer
         t = self.type_of(call)
         self.authorizer.require(user, attributes_of(call))
         try:

@@ -25,6 +25,8 @@ from sampan.api.obj import Event, Obj, Page
 from sampan.api.resource import Registry, ResourceType
 from sampan.api.streams import NodeStreams
 from sampan.apiserver import health, media, routes, tables
+from sampan.apiserver.aggregation import Aggregation
+from sampan.apiserver.api_services import ApiService
 from sampan.apiserver.authn import Authenticator
 from sampan.apiserver.authz import Attributes, RbacAuthorizer, attributes_of
 from sampan.apiserver.connection import (
@@ -75,6 +77,7 @@ class Front:
         clock: Clock | None = None,
         limits: Limits | None = None,
         rng: random.Random | None = None,
+        aggregation: Aggregation | None = None,
     ) -> None:
         self.api = api
         self.limits = limits or Limits()
@@ -85,6 +88,7 @@ class Front:
         self._authorizer = authorizer
         self._streaming = Streaming(api, streams)
         self._ready = ready
+        self._aggregation = aggregation
         self._clock = clock or RealClock()
         self._rng = rng or random.Random()
         self._proxying = Proxying(api, streams, self._rng)
@@ -188,8 +192,11 @@ class Front:
     ) -> Response | int:
         user = await self._authenticator.authenticate(request.headers, connection.user)
         where = routes.place(request.path)
+        elsewhere = self._aggregation.of_path(request.path) if self._aggregation else None
+        if elsewhere is not None:
+            return await self._pass_on(connection, request, user, elsewhere, where, labels)
         if where is None:
-            return self._other(request, user, labels)
+            return await self._other(request, user, labels)
         is_proxied = where.subresource == "proxy"
         query = routes.Query() if is_proxied else routes.query(request.query)
         verb = routes.verb_of(request.method, where, query.first)
@@ -231,6 +238,26 @@ class Front:
                 )
         answer = await self.api.handle(user, call)
         return self._render(t, call, answer, wanted)
+
+    async def _pass_on(
+        self, connection: Connection, request: Request, user: User, api: ApiService,
+        where: routes.Place | None, labels: _Labels,
+    ) -> Response | int:  # fmt: skip
+        """A request that another API server answers."""
+        assert self._aggregation is not None
+        labels.is_long = True
+        if where is None:
+            asked = Attributes(verb=_plain_verb(request.method), path=request.path)
+        else:
+            method = "GET" if request.method == "HEAD" else request.method
+            asked = Attributes(
+                verb=routes.verb_of(method, where, routes.query(request.query).first),
+                resource=where.plural, group=where.group, version=where.version,
+                subresource=where.subresource, namespace=where.namespace, name=where.name,
+            )  # fmt: skip
+        self._authorizer.require(user, asked)
+        with self._long():
+            return await self._aggregation.serve(connection, request, user, api)
 
     @contextlib.contextmanager
     def _long(self) -> Any:
@@ -355,7 +382,7 @@ class Front:
 
     # -- what is no resource
 
-    def _other(self, request: Request, user: User, labels: _Labels) -> Response:
+    async def _other(self, request: Request, user: User, labels: _Labels) -> Response:
         path = request.path
         asked = Attributes(verb=_plain_verb(request.method), path=path)
         self._authorizer.require(user, asked)
@@ -383,12 +410,18 @@ class Front:
             body = orjson.dumps(self._authenticator.tokens.jwks())
             return Response(200, body, "application/jwk-set+json")
         elif parts[0] in _PATHS_OF_DOCUMENTS:
-            return self._document(request, path)
+            return await self._document(request, path)
         raise routes.no_such_resource()
 
-    def _document(self, request: Request, path: str) -> Response:
+    async def _document(self, request: Request, path: str) -> Response:
+        path = path.rstrip("/")
+        if self._aggregation is not None:
+            there = await self._aggregation.openapi(path, request.query)
+            if there is not None:
+                return there
+            await self._aggregation.discovery.prepare(path)
         found = self._documents.answer(
-            path.rstrip("/"),
+            path,
             ",".join(request.headers.get("accept", ())),
             request.header("if-none-match"),
         )

@@ -25,7 +25,7 @@ from sampan.apiserver.routes import Place
 
 SERVER = User("system:apiserver", ("system:masters",))
 RESOURCES = ("pods", "services")
-_NOT_SENT = frozenset({  # of one connection only, or the credentials of this one
+NOT_SENT = frozenset({  # of one connection only, or the credentials of this one
     "authorization", "connection", "content-length", "host", "keep-alive", "proxy-authenticate",
     "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
@@ -124,7 +124,7 @@ class Proxying:
             reader, writer = await self._connect(to, pod)
             writer.write(head + request.body)
             await writer.drain()
-            return await _answer(connection, request, reader)
+            return await pass_answer(connection, request, reader)
         except (OSError, TimeoutError, httptools.HttpParserError) as e:
             raise unavailable(f"error trying to reach service: {e}") from e
         finally:
@@ -183,7 +183,7 @@ def _head(
     lines += [
         f"{name}: {value}"
         for name, values in request.headers.items()
-        if name not in _NOT_SENT
+        if name not in NOT_SENT
         for value in values
     ]
     lines.append(f"X-Forwarded-Uri: {request.path}")
@@ -198,7 +198,7 @@ def _head(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
 
-class _Parsed:
+class Parsed:
     """An answer as it arrives: status and headers, then pieces of its body."""
 
     def __init__(self) -> None:
@@ -223,10 +223,13 @@ class _Parsed:
         self.is_whole = self.has_head
 
 
-async def _answer(
-    connection: Connection, request: Request, reader: asyncio.StreamReader
-) -> Response | int:
-    parsed = _Parsed()
+async def pass_answer(
+    connection: Connection, request: Request, reader: asyncio.StreamReader,
+    parsed: Parsed | None = None,
+) -> Response | int:  # fmt: skip
+    """What the other end answers, as it comes. parsed: what was read of it already. Raises OSError
+    and HttpParserError while nothing was sent on."""
+    parsed = parsed or Parsed()
     while not parsed.has_head:
         data = await reader.read(_CHUNK)
         if not data:

@@ -10,14 +10,19 @@ from sampan.api.call import User
 from sampan.api.catalogue import builtin
 from sampan.api.usage import UsageOfNodes
 from sampan.apiserver import admission
+from sampan.apiserver.aggregation import Aggregation
 from sampan.apiserver.allocation import DEFAULT_CIDRS, ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer
 from sampan.apiserver.endpoint import ApiServer
+from sampan.apiserver.remote import Reach, loopback
+from sampan.app.pki import FrontProxy
 from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
 from sampan.controllers.address_repair import AddressRepair
+from sampan.controllers.api_services import ApiServiceAvailability
+from sampan.controllers.authentication_trust import AuthenticationTrust
 from sampan.controllers.autoscaler import Autoscaler
 from sampan.controllers.certificates import (
     CertificateApprover,
@@ -94,6 +99,7 @@ class ControlPlane:
     line: what stands between a component and the API (worlds with faults put theirs there).
     usage: what the containers of each node use, by node (metrics.k8s.io).
     service_cidrs: ranges of service addresses, one per family, the primary one first.
+    proxy: how other API servers know this one; reach: how addresses of Services are connected to.
     """
 
     def __init__(
@@ -102,7 +108,7 @@ class ControlPlane:
         host_address: str = "127.0.0.1",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
         dns_address: str = "10.44.1.2", service_cidrs: Sequence[str] = DEFAULT_CIDRS,
-        usage: UsageOfNodes = dict,
+        usage: UsageOfNodes = dict, proxy: FrontProxy | None = None, reach: Reach = loopback,
     ) -> None:  # fmt: skip
         self._line = line
         self.store = store
@@ -114,10 +120,13 @@ class ControlPlane:
         self.tokens = TokenIssuer(token_key, clock=clock, ids=ids)
         self.tokens.bind_store(store)
         allocator = ServiceAllocator(cidrs=service_cidrs)
+        self.aggregation = Aggregation(
+            self.registry, store, reach=reach, identity=proxy.client if proxy else None
+        )
         self.api = ApiServer(
             registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
             authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
-            services=allocator, usage=usage,
+            services=allocator, usage=usage, aggregation=self.aggregation,
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
         stored = [t for t in self.registry if not t.virtual and t.alias is None]
@@ -142,7 +151,8 @@ class ControlPlane:
             PodCollector(clock), EndedPods(), NodeTtlController(),
             ResourceQuotaController(namespaced),
             CertificateApprover(), CertificateSigner(sign), CertificateCleaner(),
-            Autoscaler(targets),
+            Autoscaler(targets), ApiServiceAvailability(self.aggregation.check),
+            *([AuthenticationTrust(proxy.trust(root_ca))] if proxy else []),
         )  # fmt: skip
         for controller in controllers:
             self.engine.add(controller)
@@ -158,7 +168,10 @@ class ControlPlane:
     def _controller_client(self, name: str) -> Client:
         if not name:
             return self.client(MANAGER)
-        own = (KubernetesServiceController, DnsServiceController, AddressRepair, PortRepair)
+        own = (
+            KubernetesServiceController, DnsServiceController, AddressRepair, PortRepair,
+            ApiServiceAvailability, AuthenticationTrust,
+        )  # fmt: skip
         if name in (c.name for c in own):
             return self.client(APISERVER)
         return self.client(controller_user(name))

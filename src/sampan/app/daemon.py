@@ -25,6 +25,7 @@ from sampan.api.errors import StatusError
 from sampan.apiserver.authn import Authenticator
 from sampan.apiserver.discovery import Documents, version_info
 from sampan.apiserver.front import Front
+from sampan.apiserver.remote import loopback
 from sampan.app import demo, pki
 from sampan.app.control import ControlSocket, Refused
 from sampan.app.control_plane import ADMIN, ControlPlane
@@ -132,13 +133,16 @@ class Daemon:
             token_key=self.pki.service_accounts,
             api_address=API_ADDRESS, api_port=6443, host_address=self.place.address,
             usage=lambda: {n.name: n.agent.usage for n in self._running()},
+            proxy=self.pki.proxy, reach=self._reach,
         )  # fmt: skip
         await plane.start_api()
         documents = Documents(plane.registry, plane.schemas, version=version_info())
+        documents.follow(plane.aggregation)
         self._front = Front(
             plane.api, documents=documents, authorizer=plane.authorizer, clock=self.clock,
             authenticator=Authenticator(tokens=plane.tokens, authorizer=plane.authorizer),
-            streams=self._streams, ready=lambda: [("startup", self._is_ready, "still starting")],
+            streams=self._streams, aggregation=plane.aggregation,
+            ready=lambda: [("startup", self._is_ready, "still starting")],
         )  # fmt: skip
         self._tls = self._tls_context()
         address, port = self.place.address, self.config.port
@@ -159,6 +163,14 @@ class Daemon:
         context.load_verify_locations(directory / "ca.crt")
         context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+    async def _reach(self, host: str, port: int, timeout: float) -> tuple[Any, Any]:
+        """A connection to an address of the cluster: from inside a node that runs."""
+        running = self._running()
+        space = running[0].space if running else None
+        if space is None:
+            return await loopback(host, port, timeout)
+        return await space.connect(host, port, timeout)
 
     def _streams(self, node: str) -> Any:
         return next((n.agent.streams for n in self._running() if n.name == node), None)

@@ -13,6 +13,29 @@ from sampan.lib.tls import KeyPair
 _RENEW_BEFORE = 90 * 86400.0
 
 
+_PROXY_NAME = "front-proxy-client"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontProxy:
+    """How other API servers know this one: ca (PEM) signed client, which may name users."""
+
+    ca: bytes
+    client: KeyPair
+
+    def trust(self, users_ca: str) -> dict[str, str]:
+        """What they are told, beside whose certificates name users themselves."""
+        return {
+            "client-ca-file": users_ca,
+            "requestheader-allowed-names": f'["{_PROXY_NAME}"]',
+            "requestheader-client-ca-file": self.ca.decode(),
+            "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
+            "requestheader-group-headers": '["X-Remote-Group"]',
+            "requestheader-uid-headers": '["X-Remote-Uid"]',
+            "requestheader-username-headers": '["X-Remote-User"]',
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Pki:
     """ca signs server (the API) and admin (system:masters). service_accounts: a PEM private key
@@ -22,6 +45,13 @@ class Pki:
     server: KeyPair
     admin: KeyPair
     service_accounts: bytes
+    proxy: FrontProxy
+
+
+def new_proxy(*, now: float) -> FrontProxy:
+    """A front proxy with an authority of its own, which signs nothing else."""
+    authority = tls.new_authority("sampan-front-proxy", now=now)
+    return FrontProxy(authority.certificate, tls.issue(authority, _PROXY_NAME, now=now))
 
 
 def ensure(directory: Path, hosts: Sequence[str], *, now: float) -> Pki:
@@ -38,10 +68,18 @@ def ensure(directory: Path, hosts: Sequence[str], *, now: float) -> Pki:
         lambda: tls.issue(ca, "kubernetes-admin", now=now, organizations=["system:masters"]),
         now=now,
     )
+    proxy_ca = _pair(
+        directory / "front-proxy-ca", lambda: tls.new_authority("sampan-front-proxy", now=now),
+        now=now,
+    )  # fmt: skip
+    proxy = _pair(
+        directory / _PROXY_NAME, lambda: tls.issue(proxy_ca, _PROXY_NAME, now=now), now=now
+    )
     accounts = directory / "service-accounts.key"
     if not accounts.exists():
         _write(accounts, tls.new_key())
-    return Pki(ca, server, admin, accounts.read_bytes())
+    trusted = FrontProxy(proxy_ca.certificate, proxy)
+    return Pki(ca, server, admin, accounts.read_bytes(), trusted)
 
 
 def _pair(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from sampan.api.call import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Call
@@ -35,8 +35,10 @@ class Client:
         self.transport = transport
 
     async def get(
-        self, resource: str, name: str, namespace: str = "", *, subresource: str = ""
-    ) -> Obj:
+        self, resource: str, name: str, namespace: str = "", *, subresource: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> Obj:  # fmt: skip
+        """options: query parameters, for what takes any (custom metrics)."""
         return await self._one(
             Call(
                 verb="get",
@@ -44,6 +46,7 @@ class Client:
                 namespace=namespace,
                 name=name,
                 subresource=subresource,
+                options=options or {},
             )
         )
 
@@ -57,10 +60,13 @@ class Client:
         limit: int = 0,
         continue_: str = "",
         revision: str = "",
+        options: Mapping[str, str] | None = None,
     ) -> Page:
+        given = options or {}
         options = _drop_empty(
             labelSelector=labels, fieldSelector=fields, limit=limit, resourceVersion=revision
         )
+        options = {**options, **given}
         if continue_:
             options["continue"] = continue_
         answer = await self.transport.call(

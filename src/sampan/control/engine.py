@@ -29,6 +29,7 @@ from sampan.control.plan import (
     DeleteAll,
     Emit,
     Patch,
+    Probe,
     Read,
     SetStatus,
     Trigger,
@@ -270,6 +271,8 @@ class Engine:
             case Read(asks=asks, then=then):
                 answers = [await self._ask(client, ask) for ask in asks]
                 await self._execute(running, key, then(answers), writes)
+            case Probe(ask=question, then=follow):
+                await self._execute(running, key, follow(await question()), writes)
             case DeleteAll(resource=resource, namespace=namespace):
                 await client.delete_collection(resource, namespace)
             case Delete():
@@ -282,9 +285,12 @@ class Engine:
         try:
             if ask.name:
                 return await client.get(
-                    ask.resource, ask.name, ask.namespace, subresource=ask.subresource
-                )
-            return await client.list(ask.resource, ask.namespace, labels=ask.labels)
+                    ask.resource, ask.name, ask.namespace, subresource=ask.subresource,
+                    options=ask.options,
+                )  # fmt: skip
+            return await client.list(
+                ask.resource, ask.namespace, labels=ask.labels, options=ask.options
+            )
         except StatusError as e:
             return e
 

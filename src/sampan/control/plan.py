@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -94,13 +94,15 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to the API: the object of a name, or without one the list."""
+    """One question to the API: the object of a name, or without one the list. options: more query
+    parameters, by their names."""
 
     resource: str
     namespace: str = ""
     name: str = ""
     subresource: str = ""
     labels: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 Answer: TypeAlias = Obj | Page | StatusError
@@ -116,7 +118,18 @@ class Read:
     then: Callable[[Sequence[Answer]], Sequence[Action]]
 
 
-Action: TypeAlias = Create | Update | Patch | SetStatus | Delete | DeleteAll | Emit | Again | Read
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask a peer that is no part of the API. *ask* waits for its answer and does not raise; *then*
+    makes the actions that follow: it is pure, as a plan is."""
+
+    ask: Callable[[], Awaitable[Any]]
+    then: Callable[[Any], Sequence[Action]]
+
+
+Action: TypeAlias = (
+    Create | Update | Patch | SetStatus | Delete | DeleteAll | Emit | Again | Read | Probe
+)
 
 
 class Cache(Protocol):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _WILDCARD = rf"\*\.{_SUBDOMAIN}"
 _QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
@@ -17,6 +18,7 @@ _HEADER = r"[-A-Za-z0-9]+"
 _PERCENT = r"[0-9]+%"
 
 _LABEL_RE = re.compile(_LABEL)
+_LABEL_1035_RE = re.compile(_LABEL_1035)
 _SUBDOMAIN_RE = re.compile(_SUBDOMAIN)
 _WILDCARD_RE = re.compile(_WILDCARD)
 _QUALIFIED_RE = re.compile(_QUALIFIED)
@@ -49,6 +51,11 @@ _LABEL_MESSAGE = _mismatch(
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
     "and must start and end with an alphanumeric character",
     _LABEL, "my-name", "123-abc",
+)  # fmt: skip
+_LABEL_1035_MESSAGE = _mismatch(
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
+    "alphabetic character, and end with an alphanumeric character",
+    _LABEL_1035, "my-name", "abc-123",
 )  # fmt: skip
 _SUBDOMAIN_MESSAGE = _mismatch(
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' "
@@ -105,6 +112,11 @@ def dns1123_label(text: str) -> list[str]:
     dotted = _SUBDOMAIN_RE.fullmatch(text)
     message = "must not contain dots" if dotted else _LABEL_MESSAGE
     return _check(text, _LABEL_RE, message, LABEL_MAX)
+
+
+def dns1035_label(text: str) -> list[str]:
+    """RFC 1035 label: as one of RFC 1123, but it starts with a letter."""
+    return _check(text, _LABEL_1035_RE, _LABEL_1035_MESSAGE, LABEL_MAX)
 
 
 def dns1123_subdomain(text: str) -> list[str]:

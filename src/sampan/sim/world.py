@@ -16,6 +16,7 @@ from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Event, Obj, Page
 from sampan.api.resource import ResourceType
 from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_user
+from sampan.app.pki import FrontProxy
 from sampan.client.base import Client, Unknown
 from sampan.client.local import LocalTransport
 from sampan.controllers.local_provisioner import LocalProvisioner
@@ -112,15 +113,18 @@ class World:
 
     client: the administrator's, untouched by faults. faults: in force now; change at any time.
     beginning: of a world of this seed.
+    proxy: how other API servers know this one (its keys are new ones in every process, so that
+    histories that have to repeat are without).
     """
 
     plane: ControlPlane
 
     def __init__(
         self, *, seed: int = 0, faults: Faults = NONE, clock: Clock | None = None,
-        beginning: Beginning | None = None,
+        beginning: Beginning | None = None, proxy: FrontProxy | None = None,
     ) -> None:  # fmt: skip
         self.seed = seed
+        self._proxy = proxy
         self.faults = faults
         self.clock = JumpingClock(clock or VirtualClock())
         self.store = ObservedStore(beginning.store if beginning is not None else None)
@@ -160,7 +164,7 @@ class World:
             self.store, clock=self.clock, ids=self._ids,
             rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM",
             sign=csr.signer(_AUTHORITY), token_key=_KEY,
-            api_address="10.44.1.1", api_port=6443, line=process.line,
+            api_address="10.44.1.1", api_port=6443, line=process.line, proxy=self._proxy,
             usage=lambda: {name: agent.usage for name, agent in self.agents.items()},
         )  # fmt: skip
 

@@ -39,6 +39,7 @@ from sampan.testing.e2e import kubectl_path
 
 T = TypeVar("T")
 _ADDRESS = "127.0.0.1"
+_PROXY = pki.new_proxy(now=RealClock().now())
 _SETTLE_SECONDS, _QUIET_TURNS = 10.0, 3
 
 
@@ -174,7 +175,9 @@ class Cluster:
         async def prepare() -> World:
             if self._beginning is None:
                 self._beginning = await self._begin()
-            made = World(seed=self._seed, clock=self._time(), beginning=self._beginning)
+            made = World(
+                seed=self._seed, clock=self._time(), beginning=self._beginning, proxy=_PROXY
+            )
             self._began = made.clock.now()
             await made.start()
             return made
@@ -186,7 +189,7 @@ class Cluster:
 
     async def _begin(self) -> Beginning:
         """What every cluster of the seed has at first, written once."""
-        first = World(seed=self._seed, clock=self._time())
+        first = World(seed=self._seed, clock=self._time(), proxy=_PROXY)
         await first.start()
         await first.plane.engine.settle()
         found = first.beginning()
@@ -336,9 +339,10 @@ class Cluster:
         agents = self.world.agents
         if self._documents is None:
             self._documents = Documents(plane.registry, plane.schemas, version=version_info())
+        self._documents.follow(plane.aggregation)
         self._front = Front(
             plane.api, clock=self.world.clock, authorizer=plane.authorizer,
-            documents=self._documents,
+            documents=self._documents, aggregation=plane.aggregation,
             authenticator=Authenticator(tokens=plane.tokens, authorizer=plane.authorizer),
             streams=lambda node: agents[node].streams if node in agents else None,
         )  # fmt: skip

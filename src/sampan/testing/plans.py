@@ -5,8 +5,9 @@ failures is the business of the flow tests."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from sampan.api.catalogue import builtin
@@ -22,6 +23,7 @@ from sampan.control.plan import (
     Delete,
     Emit,
     Patch,
+    Probe,
     Read,
     SetStatus,
     Update,
@@ -31,6 +33,10 @@ from sampan.lib.clock import rfc3339
 
 class Refused(Exception):
     """The world said no: the rest of the plan is not carried out."""
+
+
+async def _answered(question: Callable[[], Awaitable[Any]]) -> Any:
+    return await question()
 
 
 class DictCache:
@@ -147,6 +153,8 @@ class PlanWorld:
                 self._all(done() if done else ())
             case Read(asks=asks, then=then):
                 self._all(then([self.answer(a) for a in asks]))
+            case Probe(ask=ask, then=then):
+                self._all(then(asyncio.run(_answered(ask))))
             case Emit(reason=reason, message=message):
                 self.events.append((reason, message))
             case Again(after=after):

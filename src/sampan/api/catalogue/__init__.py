@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from sampan.api.catalogue import (
     access,
+    apiregistration,
     apps,
     autoscaling,
     batch,
@@ -30,6 +31,7 @@ _FAMILIES = (
     certificates,
     storage,
     metrics,
+    apiregistration,
 )
 
 
