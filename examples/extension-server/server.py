@@ -1,10 +1,10 @@
 """An API server of its own for one group, behind another one: kubectl sees its kinds as any others.
 
 Standard library only. It serves ``orchard.example/v1``: ``fruits`` (namespaced, in memory: get,
-list, watch, create, patch, delete, and an ``echo`` that upgrades the connection) and ``identities``, of
-which ``me`` says who asked. Whom to believe about that it learns from the cluster: the ConfigMap
-``kube-system/extension-apiserver-authentication``, read with its own service account (or from
-files, outside of a cluster).
+list, watch, create, patch, delete, and an ``echo`` that upgrades the connection) and
+``identities``, of which ``me`` says who asked. Whom to believe about that it learns from the
+cluster: the ConfigMap ``kube-system/extension-apiserver-authentication``, which it reads with its
+own service account.
 """
 
 from __future__ import annotations
@@ -172,26 +172,27 @@ class Handler(BaseHTTPRequestHandler):
     def handle_request(self, method: str) -> None:
         url = urlsplit(self.path)
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
-        if not self.is_believed():
-            return self.answer(failure(401, "Unauthorized", "Unauthorized"), 401)
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         documents = {
             ROOT: {"kind": "APIResourceList", "apiVersion": "v1",
                    "groupVersion": f"{GROUP}/{VERSION}", "resources": RESOURCES},
             "/openapi/v3": {"paths": {ROOT[1:]: {"serverRelativeURL": f"/openapi/v3{ROOT}"}}},
-            f"/openapi/v3{ROOT}": OPENAPI,
+            f"/openapi/v3{ROOT}": OPENAPI, f"{ROOT}/identities/me": self.identity(),
         }  # fmt: skip
-        if method == "GET" and url.path in documents:
-            return self.answer(documents[url.path])
-        rest = url.path.removeprefix(ROOT + "/").split("/")
-        if rest == ["identities", "me"]:
-            return self.answer(self.identity())
-        namespace = ""
+        namespace, rest = "", url.path.removeprefix(f"{ROOT}/").split("/")
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
-        if not url.path.startswith(ROOT) or rest[0] != "fruits":
+        if not self.is_believed():
+            self.answer(failure(401, "Unauthorized", "Unauthorized"), 401)
+        elif method == "GET" and url.path in documents:
+            self.answer(documents[url.path])
+        elif not url.path.startswith(f"{ROOT}/") or rest[0] != "fruits":
             text = "the server could not find the requested resource"
-            return self.answer(failure(404, "NotFound", text), 404)
-        self.fruit(method, namespace, rest[1:], query)
+            self.answer(failure(404, "NotFound", text), 404)
+        elif len(rest) == 1:
+            self.all_fruits(method, namespace, query, sent)
+        else:
+            self.one_fruit(method, namespace, rest[1:], sent)
 
     def identity(self) -> dict[str, Any]:
         extra = {k[15:].lower(): [v] for k, v in self.headers.items()
@@ -203,35 +204,36 @@ class Handler(BaseHTTPRequestHandler):
             "sawAuthorization": "Authorization" in self.headers,
         }  # fmt: skip
 
-    def fruit(self, method: str, namespace: str, rest: list[str], query: dict[str, str]) -> None:
+    def all_fruits(self, method: str, namespace: str, query: dict[str, str], sent: bytes) -> None:
         orchard = self.orchard
-        if not rest and method == "GET" and query.get("watch") in ("true", "1"):
-            return self.stream(namespace)
-        if not rest and method == "GET":
-            meta = {"resourceVersion": str(orchard.revision)}
-            return self.answer({"apiVersion": f"{GROUP}/{VERSION}", "kind": "FruitList",
-                                "metadata": meta, "items": orchard.list(namespace)})  # fmt: skip
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if not rest and method == "POST":
+        if method == "POST":
             given = json.loads(sent)
             made = orchard.put(namespace, given)
-            if made is None:
-                text = f'fruits.{GROUP} "{given["metadata"]["name"]}" already exists'
-                return self.answer(failure(409, "AlreadyExists", text), 409)
-            return self.answer(made, 201)
-        name = rest[0] if rest else ""
+            text = f'fruits.{GROUP} "{given["metadata"]["name"]}" already exists'
+            code = 409 if made is None else 201
+            self.answer(made or failure(code, "AlreadyExists", text), code)
+        elif query.get("watch") in ("true", "1"):
+            self.stream(namespace)
+        else:
+            self.answer({
+                "apiVersion": f"{GROUP}/{VERSION}", "kind": "FruitList",
+                "metadata": {"resourceVersion": str(orchard.revision)},
+                "items": orchard.list(namespace),
+            })  # fmt: skip
+
+    def one_fruit(self, method: str, namespace: str, rest: list[str], sent: bytes) -> None:
+        orchard, name = self.orchard, rest[0]
         if rest[1:] == ["echo"]:
-            return self.echo()
+            self.echo()
+            return
         if method == "DELETE":
             found = orchard.take(namespace, name)
         elif method == "PATCH":
             found = orchard.patch(namespace, name, json.loads(sent))
         else:
             found = orchard.fruits.get((namespace, name))
-        if found is None:
-            text = f'fruits.{GROUP} "{name}" not found'
-            return self.answer(failure(404, "NotFound", text), 404)
-        self.answer(found)
+        code = 404 if found is None else 200
+        self.answer(found or failure(code, "NotFound", f'fruits.{GROUP} "{name}" not found'), code)
 
     def stream(self, namespace: str) -> None:
         self.send_response(200)

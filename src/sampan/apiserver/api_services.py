@@ -53,6 +53,7 @@ _PRIORITIES: Mapping[tuple[str, str], tuple[int, int]] = {
 }
 _OTHERS = (1000, 100)  # as upstream registers custom resources
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+_LAST = 0x10FFFF  # of all characters: a name comes before those it begins
 _STAGES = {"alpha": 0, "beta": 1, None: 2}
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def version_rank(version: str) -> tuple[int, int, int, str]:
     Kubernetes' kind, by its letters."""
     found = _VERSION.fullmatch(version)
     if found is None:
-        return (-1, 0, 0, "".join(chr(0x10FFFF - ord(c)) for c in version))
+        return (-1, 0, 0, "".join(chr(_LAST - ord(c)) for c in version) + chr(_LAST))
     major, stage, minor = found.groups()
     return (_STAGES[stage], int(major), int(minor or 0), "")
 
