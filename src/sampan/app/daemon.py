@@ -166,10 +166,11 @@ class Daemon:
 
     async def _reach(self, host: str, port: int, timeout: float) -> tuple[Any, Any]:
         """A connection to an address of the cluster: from inside a node that runs."""
-        running = self._running()
-        space = running[0].space if running else None
-        if space is None:
+        if self.config.runtime != "native":
             return await loopback(host, port, timeout)
+        space = next((n.space for n in self._running() if n.space is not None), None)
+        if space is None:
+            raise OSError(None, "no node runs")
         return await space.connect(host, port, timeout)
 
     def _streams(self, node: str) -> Any:
