@@ -25,6 +25,21 @@ def run(check: Callable[[FrontWorld], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(inside(), 30))
 
 
+def test_a_review_is_no_table() -> None:
+    """406 for who wants nothing else; the review itself for who takes it too."""
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    review = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+
+    async def check(world: FrontWorld) -> None:
+        only, _, _ = TABLE.partition(",")
+        refused = await world.ask("POST", path, body=review, headers={"Accept": only})
+        assert refused.status == 406 and refused.json["reason"] == "NotAcceptable"
+        made = await world.ask("POST", path, body=review, headers={"Accept": TABLE})
+        assert made.status == 201 and made.json["status"]["allowed"] is True
+
+    run(check)
+
+
 def test_an_object_is_created_read_changed_listed_and_deleted() -> None:
     async def check(world: FrontWorld) -> None:
         made = await world.ask("POST", MAPS, body=CONFIG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -153,6 +154,12 @@ def test_protocols_nobody_speaks() -> None:
             await world.connect(), f"{POD}/portforward", headers=world.auth
         )
         assert isinstance(found, Answer) and found.status == 400
+        for ports in ("", "?ports=x", "?ports=0", "?ports=70000"):
+            found = await WebSocketClient.open(
+                await world.connect(), f"{POD}/portforward{ports}", headers=world.auth,
+                protocols="v4.channel.k8s.io",
+            )  # fmt: skip
+            assert isinstance(found, Answer) and found.status == 400, ports
         client = await spoken(world, EXEC, "v4.channel.k8s.io")
         client.raw(b"\xff" * 8)
         await client.until(lambda: client.is_over)
@@ -209,5 +216,67 @@ def test_ports_are_forwarded(in_websocket: bool) -> None:
             data = client.open(streamType="data", port="9")
             await client.until(lambda: {data, error} <= client.ended)
             assert b"Connection refused" in client.heard[error]
+
+    run(check)
+
+
+def in_channels(data: bytes, *, is_base64: bool) -> tuple[int, bytes]:
+    return (data[0] - 48, base64.b64decode(data[1:])) if is_base64 else (data[0], data[1:])
+
+
+@pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""])
+def test_ports_are_forwarded_in_channels(protocol: str) -> None:
+    """As clients do that know no SPDY: two channels for each port named in the query."""
+    is_base64 = "base64" in protocol
+
+    async def check(world: FrontWorld) -> None:
+        async with echo() as port:
+            world.node.ports[8080] = world.node.ports[81] = port
+            client = await WebSocketClient.open(
+                await world.connect(), f"{POD}/portforward?ports=8080,81&ports=9",
+                protocols=protocol, headers=world.auth,
+            )  # fmt: skip
+            assert isinstance(client, WebSocketClient) and client.protocol == protocol
+            heard: dict[int, bytes] = {}
+            for channel, text in ((0, b"one"), (2, b"x" * 300_000), (0, b"two"), (77, b"nobody")):
+                if is_base64:
+                    data = base64.b64encode(text)
+                    client.frame(websocket.TEXT, b"%c" % (48 + channel) + data)
+                else:
+                    client.send(channel, text)
+            wanted = {0: 8, 1: 2, 2: 300_002, 3: 2, 5: 30}
+            while any(len(heard.get(n, b"")) < size for n, size in wanted.items()):
+                message = await client.message()
+                assert message is not None
+                channel, text = in_channels(message.data, is_base64=is_base64)
+                heard[channel] = heard.get(channel, b"") + text
+            low_first = {n: n.to_bytes(2, "little") for n in (8080, 81, 9)}
+            assert heard[0] == low_first[8080] + b"ONETWO"
+            assert heard[2] == low_first[81] + b"X" * 300_000
+            assert heard[1] == low_first[8080] and heard[3] == low_first[81]
+            assert heard[5].startswith(low_first[9] + b"error forwarding port 9 to pod a, uid ")
+            assert heard[5].endswith(b"Connection refused")
+            client.frame(websocket.CLOSE, b"")
+            while (message := await client.message()) is not None:
+                assert message.opcode == websocket.CLOSE
+
+    run(check)
+
+
+def test_a_forwarded_port_that_ends_ends_the_connection() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        writer.close()
+
+    async def check(world: FrontWorld) -> None:
+        async with await asyncio.start_server(once, "127.0.0.1", 0) as server:
+            world.node.ports[80] = int(server.sockets[0].getsockname()[1])
+            client = await WebSocketClient.open(
+                await world.connect(), f"{POD}/portforward?ports=80", headers=world.auth,
+                protocols="v4.channel.k8s.io",
+            )  # fmt: skip
+            assert isinstance(client, WebSocketClient)
+            heard, code = await client.all()
+            assert heard == {0: b"P\0bye", 1: b"P\0"} and code == websocket.NORMAL
 
     run(check)

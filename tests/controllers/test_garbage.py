@@ -240,3 +240,33 @@ def test_what_has_a_live_owner_stays_and_what_has_none_goes(
         assert await names(client) == {f"o{i}" for i in owners if i not in gone}
 
     run(scenario)
+
+
+def test_a_circle_of_owners_goes() -> None:
+    async def scenario(_api: ApiServer, client: Client, engine: Engine) -> None:
+        made = [await make(client, name) for name in ("a", "b", "c")]
+        for at, one in enumerate(made):
+            patch = {"metadata": {"ownerReferences": [ref(made[at - 2], block=True)]}}
+            await client.patch("configmaps", one.name, patch, "default")
+        await make(client, "bystander")
+        await engine.settle()
+        await client.delete("configmaps", "a", "default", propagation="Foreground")
+        await engine.settle()
+        assert await names(client) == {"bystander"}
+
+    run(scenario)
+
+
+def test_foreground_deletion_spares_dependents_of_another_owner() -> None:
+    async def scenario(_api: ApiServer, client: Client, engine: Engine) -> None:
+        top, other = await make(client, "top"), await make(client, "other")
+        await make(client, "both", ref(top, block=True), ref(other))
+        await make(client, "only", ref(top, block=True))
+        await engine.settle()
+        await client.delete("configmaps", "top", "default", propagation="Foreground")
+        await engine.settle()
+        assert await names(client) == {"other", "both"}
+        held = await client.get("configmaps", "both", "default")
+        assert [o["name"] for o in held.owners] == ["other"]
+
+    run(scenario)

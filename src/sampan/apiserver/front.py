@@ -228,7 +228,10 @@ class Front:
             with self._long():
                 return await self._proxying.serve(connection, request, where)
         routes.check_method(t, where, verb)
-        wanted = media.accepted(",".join(request.headers.get("accept", ())))
+        is_review = t.virtual and "create" in t.verbs
+        wanted = media.accepted(
+            ",".join(request.headers.get("accept", ())), has_table=not is_review
+        )
         self._read_body(t, call, request)
         if verb == "watch":
             labels.is_long = True

@@ -25,9 +25,9 @@ _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
 
 
 @lru_cache(maxsize=1024)
-def accepted(accept: str) -> tuple[str, str]:
+def accepted(accept: str, *, has_table: bool = True) -> tuple[str, str]:
     """The media type and shape (OBJECT, TABLE, PARTIAL...) to answer with: the first wish of the
-    client that can be met. Raises StatusError 406."""
+    client that can be met. has_table: the kind can be shown as one. Raises StatusError 406."""
     if not accept:
         return JSON, OBJECT
     wishes: list[tuple[float, int, str, str]] = []
@@ -46,6 +46,8 @@ def accepted(accept: str) -> tuple[str, str]:
             if shape not in (TABLE, PARTIAL, PARTIAL_LIST):
                 continue
             if values.get("g") != "meta.k8s.io" or values.get("v") != "v1":
+                continue
+            if shape == TABLE and not has_table:
                 continue
         if quality > 0:
             wishes.append((-quality, position, media, shape))

@@ -334,13 +334,8 @@ async def _resize(running: ExecSession, stream: Incoming) -> None:
             await running.resize(int(size["Width"]), int(size["Height"]))
 
 
-def ports(request: Request, offers: list[str]) -> bool:
-    """Whether ports are forwarded in a WebSocket (else over SPDY itself). Raises StatusError."""
-    if websocket.is_websocket(request.headers):
-        if TUNNEL not in offers:
-            raise bad_request(f"unable to upgrade: only {TUNNEL} is supported, not {offers}")
-        return True
+def check_forward(request: Request) -> None:
+    """Refuses what does not ask for forwarded ports over SPDY. Raises StatusError."""
     if not is_spdy(request):
         raise bad_request("Upgrade request required")
     choose(request, (FORWARD,))
-    return False

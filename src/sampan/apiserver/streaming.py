@@ -9,7 +9,6 @@ plain messages.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -22,55 +21,18 @@ from sampan.api.call import Call, Endpoint, User
 from sampan.api.errors import Cause, StatusError, bad_request, internal, invalid
 from sampan.api.obj import Body, Obj
 from sampan.api.streams import ExecSession, NodeStreams
-from sampan.apiserver import multiplex, websocket
+from sampan.apiserver import channels, forwarding, multiplex, websocket
+from sampan.apiserver.channels import V5, Protocol
 from sampan.apiserver.connection import Connection, Gone, Request, Response
 from sampan.apiserver.routes import Place, Query, is_true, no_such_method
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE_CHANNEL = 0, 1, 2, 3, 4, 255
-V5 = "v5.channel.k8s.io"
 KINDS = ("exec", "attach", "log", "portforward")
 SERVER = User("system:apiserver", ("system:masters",))
 _PING_SECONDS = 30.0
 _BACKLOG = 256  # messages of a client kept before reading from it stops
 _SOON = 0.05  # how long a stream may take to fail with a proper status before its head goes out
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """A subprotocol. has_status: the error channel carries a Status, else only a failure's text;
-    '' is what a client gets that asks for none."""
-
-    name: str
-    is_base64: bool = False
-    has_status: bool = True
-
-    def message(self, data: bytes, channel: int | None = None) -> bytes:
-        """The frame of one message."""
-        if self.is_base64:
-            digit = b"" if channel is None else b"%d" % channel
-            return websocket.frame(websocket.TEXT, digit + base64.b64encode(data))
-        head = b"" if channel is None else bytes((channel,))
-        return websocket.frame(websocket.BINARY, head + data)
-
-    def read(self, data: bytes) -> tuple[int, bytes]:
-        """Channel and data of a message. Raises ValueError."""
-        if not self.is_base64 or not data:
-            return (data[0], data[1:]) if data else (-1, b"")
-        return data[0] - ord("0"), base64.b64decode(data[1:], validate=True)
-
-
-PROTOCOLS = (
-    Protocol(V5),
-    Protocol("v4.channel.k8s.io"),
-    Protocol("v4.base64.channel.k8s.io", is_base64=True),
-    Protocol("channel.k8s.io", has_status=False),
-    Protocol("base64.channel.k8s.io", is_base64=True, has_status=False),
-    Protocol("", has_status=False),
-)
-LOG_PROTOCOLS = (
-    Protocol("binary.k8s.io"), Protocol("base64.binary.k8s.io", is_base64=True), Protocol(""),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +85,24 @@ class Streaming:
         if request.method not in ("GET", "POST"):
             raise no_such_method()
         if where.subresource == "portforward":
-            return await self._forward(connection, request, where=where)
+            return await self._forward(connection, request, where=where, query=query)
         return await self._session(connection, request, where=where, query=query)
 
     async def _forward(
-        self, connection: Connection, request: Request, *, where: Place
+        self, connection: Connection, request: Request, *, where: Place, query: Query
     ) -> Response | int:
         pod = await self._pod(where)
         if not pod.spec.get("nodeName"):
             raise bad_request(f"pod {where.name} does not have a host assigned")
         node = self._node(pod)
-        in_websocket = multiplex.ports(request, websocket.offered(request.headers))
+        in_websocket = websocket.is_websocket(request.headers)
+        if in_websocket and multiplex.TUNNEL not in websocket.offered(request.headers):
+            return await forwarding.serve(
+                connection, request, ports=forwarding.ports(query), uid=pod.uid, pod=pod.name,
+                connect=lambda port: node.forward(where.namespace, where.name, port),
+            )  # fmt: skip
+        if not in_websocket:
+            multiplex.check_forward(request)
         answer = multiplex.hello(multiplex.FORWARD)
         if in_websocket:
             answer = websocket.handshake(request.headers, multiplex.TUNNEL)
@@ -195,7 +164,7 @@ class Streaming:
         _check_log_options(options, where.name)
         spoken = None
         if websocket.is_websocket(request.headers):
-            spoken = _protocol(request, LOG_PROTOCOLS)
+            spoken = channels.choose(request, channels.LOGS)
         for flag in ("follow", "previous", "timestamps"):
             if flag in options:
                 options[flag] = "true" if is_true(options[flag]) else "false"
@@ -261,7 +230,7 @@ class Streaming:
             return await self._older_session(
                 connection, request, target, command if is_exec else None, flags
             )
-        protocol = _protocol(request, PROTOCOLS)
+        protocol = channels.choose(request, channels.SESSIONS)
         hello = websocket.handshake(request.headers, protocol.name)
         failure: StatusError | None = None
         session: ExecSession | None = None
@@ -273,9 +242,9 @@ class Streaming:
             failure = e  # as from a kubelet: on the error channel, once connected
         connection.hold()
         connection.transport.write(hello)
-        channels = Channels(connection, session, protocol)
+        running = Channels(connection, session, protocol)
         try:
-            await channels.run(flags, failure=failure, reports_exit=is_exec)
+            await running.run(flags, failure=failure, reports_exit=is_exec)
         finally:
             if session is not None:
                 with contextlib.suppress(Exception):
@@ -327,20 +296,6 @@ class _Messages:
         if not self._connection.lost:
             self._connection.transport.write(websocket.close_frame(websocket.NORMAL))
             self._connection.transport.close()
-
-
-def _protocol(request: Request, ours: tuple[Protocol, ...]) -> Protocol:
-    """The protocol to speak. Raises StatusError 400 for what is none of *ours*."""
-    if websocket.is_websocket(request.headers):
-        offers = websocket.offered(request.headers) or [""]
-        for protocol in ours:
-            if protocol.name in offers:
-                return protocol
-        raise bad_request(
-            f"unable to upgrade: none of the subprotocols {offers} is supported; "
-            f"supported: {[p.name for p in ours if p.name]}"
-        )
-    raise bad_request("Upgrade request required")
 
 
 class Channels:

@@ -97,7 +97,8 @@ class GarbageCollector:
                 solid.append(ref)  # an owner of a kind that is not served cannot be judged
             else:
                 absent.append(ref)
-        dependents = tuple(self._dependents(obj, caches)) if _waits(obj) else ()
+        asks = _waits(obj) or (waiting and not solid)
+        dependents = tuple(self._dependents(obj, caches)) if asks else ()
         return View(obj, dependents, tuple(solid), tuple(waiting), tuple(absent))
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
@@ -110,9 +111,8 @@ class GarbageCollector:
                 for d in view.dependents
                 if any(r["uid"] == obj.uid and r.get("blockOwnerDeletion") for r in d.owners)
             ]
-            if not blocking:
-                return [_without_finalizer(obj, _FOREGROUND)]
-            return [_delete(d, "Foreground") for d in view.dependents if not d.is_deleting]
+            # Its dependents are judged one by one: some may have another owner.
+            return [] if blocking else [_without_finalizer(obj, _FOREGROUND)]
         if obj.is_deleting or view.solid:
             if view.solid and (view.absent or view.waiting) and not obj.is_deleting:
                 lost = [*view.absent, *view.waiting]
@@ -120,7 +120,12 @@ class GarbageCollector:
                 return [_patch_owners(obj, refs)]
             return []
         if view.waiting:
-            return [_delete(obj, "Foreground")]
+            if any(_FOREGROUND in _finalizers(d) and d.is_deleting for d in view.dependents) and (
+                any(r.get("blockOwnerDeletion") for r in obj.owners)
+            ):  # owners in a circle would wait for each other: this one keeps nobody waiting
+                refs = [{"uid": r["uid"], "blockOwnerDeletion": False} for r in obj.owners]
+                return [_patch_owners(obj, refs)]
+            return [_delete(obj, "Foreground" if view.dependents else "Background")]
         if view.absent:
             policy = "Orphan" if _ORPHAN in _finalizers(obj) else "Background"
             return [_delete(obj, policy)]
