@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from sampan.api.errors import StatusError, bad_request
 from sampan.apiserver import channels, websocket
@@ -57,9 +58,10 @@ async def serve(
         for at, port in enumerate(ports)
     ]
     gone = asyncio.create_task(client.gone.wait())
-    everything = asyncio.gather(*work)
+    everything: asyncio.Future[list[None]] = asyncio.gather(*work)
     try:
-        await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
+        waited: set[asyncio.Future[Any]] = {everything, gone}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if everything.done():
             with contextlib.suppress(Gone):
                 everything.result()
