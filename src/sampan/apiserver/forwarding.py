@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from sampan.api.errors import StatusError, bad_request
 from sampan.apiserver import channels, websocket
@@ -58,21 +57,21 @@ async def serve(
         for at, port in enumerate(ports)
     ]
     gone = asyncio.create_task(client.gone.wait())
-    everything: asyncio.Future[list[None]] = asyncio.gather(*work)
+    served = asyncio.create_task(_all(work))
     try:
-        waited: set[asyncio.Future[Any]] = {everything, gone}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if everything.done():
-            with contextlib.suppress(Gone):
-                everything.result()
-        client.close(websocket.NORMAL)
+        await asyncio.wait((served, gone), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        tasks = (*work, pings, gone)
+        tasks = (*work, served, pings, gone)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, everything, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         client.close(websocket.NORMAL)
     return 101
+
+
+async def _all(work: Sequence[asyncio.Task[None]]) -> None:
+    with contextlib.suppress(Gone):
+        await asyncio.gather(*work)
 
 
 async def _port(client: _Client, at: int, port: int, *, connect: Connect, pod: str) -> None:
