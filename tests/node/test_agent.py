@@ -124,6 +124,18 @@ def test_deletion_is_graceful_and_complete() -> None:
     virtual(body, behaviours={"img": Behaviour(stop_delay=5.0)})
 
 
+def test_name_servers_too_many_are_told_once() -> None:
+    async def body(node: Node) -> None:
+        pod = pod_body({"name": "a"}, {"name": "b"})
+        pod["spec"]["dnsConfig"] = {"nameservers": [f"10.9.9.{i}" for i in range(4)]}
+        node.bind(pod)
+        await asyncio.sleep(1)
+        told = [text for _path, text in node.events.seen if "Nameserver limits" in text]
+        assert len(told) == 1 and told[0].endswith(": 10.43.0.10 10.9.9.0 10.9.9.1")
+
+    virtual(body)
+
+
 def test_slow_starts_are_reported_before_they_end() -> None:
     async def body(node: Node) -> None:
         node.bind(pod_body({"name": "a"}))

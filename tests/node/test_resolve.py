@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sampan.node.environment import environment, expand
-from sampan.node.hosts import hosts_file, resolv_conf
+from sampan.node.hosts import hosts_file, resolv_conf, resolver
 from sampan.node.resolve import (
     Context,
     container_spec,
@@ -446,3 +446,60 @@ HOST = "# by hand\nnameserver 9.9.9.9\nsearch lan\noptions timeout:1\n"
 )
 def test_resolv_conf(spec: dict[str, Any], wanted: str) -> None:
     assert resolv_conf(pod_body(**spec), of_host=HOST) == wanted
+
+
+def _own(**config: Any) -> dict[str, Any]:
+    return {"dnsConfig": config}
+
+
+LONG = "x" * 60 + "." + "y" * 60 + "." + "z" * 60 + "." + "w" * 60  # 243 characters
+
+
+@pytest.mark.parametrize(
+    ("spec", "text", "told"),
+    [
+        (  # the cluster's first, then the pod's own, each once; three at most
+            _own(nameservers=["1.1.1.1", "10.43.0.10", "1.1.1.2", "1.1.1.3"], searches=["lan", "x"]),
+            "search ns.svc.cluster.local svc.cluster.local cluster.local lan x\n"
+            "nameserver 10.43.0.10\nnameserver 1.1.1.1\nnameserver 1.1.1.2\noptions ndots:5\n",
+            ["Nameserver limits were exceeded, some nameservers have been omitted, the applied "
+             "nameserver line is: 10.43.0.10 1.1.1.1 1.1.1.2"],
+        ),
+        (  # an option of the pod takes the place of the policy's
+            _own(options=[{"name": "ndots", "value": "1"}, {"name": "use-vc"}]),
+            "search ns.svc.cluster.local svc.cluster.local cluster.local lan\n"
+            "nameserver 10.43.0.10\noptions ndots:1 use-vc\n",
+            [],
+        ),
+        (  # the host's, and more
+            {"dnsPolicy": "Default", **_own(nameservers=["1.1.1.1"], searches=["x"],
+                                            options=[{"name": "timeout", "value": "9"}])},
+            "search lan x\nnameserver 9.9.9.9\nnameserver 1.1.1.1\noptions timeout:9\n",
+            [],
+        ),
+        (
+            {"dnsPolicy": "None",
+             **_own(nameservers=["1.1.1.1"], searches=[f"s{i}" for i in range(33)])},
+            "search " + " ".join(f"s{i}" for i in range(32)) + "\nnameserver 1.1.1.1\n",
+            ["Search Line limits were exceeded, some search paths have been omitted, the applied "
+             "search line is: " + " ".join(f"s{i}" for i in range(32))],
+        ),
+        (  # 2,048 characters at most
+            {"dnsPolicy": "None",
+             **_own(nameservers=["1.1.1.1"], searches=[f"{i}.{LONG}" for i in range(9)])},
+            "search " + " ".join(f"{i}.{LONG}" for i in range(8)) + "\nnameserver 1.1.1.1\n",
+            ["Search Line limits were exceeded, some search paths have been omitted, the applied "
+             "search line is: " + " ".join(f"{i}.{LONG}" for i in range(8))],
+        ),
+        (  # nor a name that no resolver would survive
+            {"dnsPolicy": "None", **_own(nameservers=["1.1.1.1"], searches=["a" * 254, "b"])},
+            "search b\nnameserver 1.1.1.1\n",
+            ["Search Line limits were exceeded, some search paths have been omitted, the applied "
+             "search line is: b"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_resolvers_do_not_take_is_left_out_and_told(
+    spec: dict[str, Any], text: str, told: list[str]
+) -> None:
+    assert resolver(pod_body(**spec), of_host=HOST) == (text, told)

@@ -10,6 +10,7 @@ from sampan.api.call import User
 from sampan.app.control_plane import ControlPlane, controller_user
 from sampan.client.cache import Caches
 from sampan.control.events import Recorder
+from sampan.network.dns.config import nameservers
 from sampan.network.dns.service import ClusterDns
 from sampan.network.outside import Outside
 from sampan.network.policy.enforcer import Enforcer, NodePolicies
@@ -49,13 +50,16 @@ class Part(Protocol):
 
 
 class NodeNetwork:
-    """All parts on all nodes. address: the cluster's own, on the host."""
+    """All parts on all nodes. address: the cluster's own, on the host. resolv_conf: what the host's
+    says, where nodes have a way out: names of others are asked there; '' where they have none."""
 
-    def __init__(self, plane: ControlPlane, spaces: Sequence[Space], *, address: str) -> None:
+    def __init__(
+        self, plane: ControlPlane, spaces: Sequence[Space], *, address: str, resolv_conf: str = ""
+    ) -> None:
         self._spaces = {s.name: s for s in spaces}
         self.dns = ClusterDns(
             plane.client(controller_user("coredns")), spaces, (DNS_ADDRESS, DNS_ENDPOINT),
-            clock=plane.clock, networks=_NETWORKS,
+            clock=plane.clock, networks=_NETWORKS, upstreams=nameservers(resolv_conf),
         )  # fmt: skip
         self.policies = _policies(plane, spaces)
         self.proxy = _proxy(plane, self._spaces, address)

@@ -36,10 +36,21 @@ def hosts_file(
     return text
 
 
+# What resolvers take: servers, names to search, characters of one name and of all.
+_SERVERS, _SEARCHES, _NAME, _LINE = 3, 32, 253, 2048
+
+
 def resolv_conf(
     pod: Body, *, of_host: str, dns: str = CLUSTER_DNS, cluster_domain: str = CLUSTER_DOMAIN
 ) -> str:
     """By dnsPolicy and dnsConfig. of_host: the node's own resolv.conf."""
+    return resolver(pod, of_host=of_host, dns=dns, cluster_domain=cluster_domain)[0]
+
+
+def resolver(
+    pod: Body, *, of_host: str, dns: str = CLUSTER_DNS, cluster_domain: str = CLUSTER_DOMAIN
+) -> tuple[str, list[str]]:
+    """The pod's resolv.conf, and what is told of what had to be left out (DNSConfigForming)."""
     spec = pod["spec"]
     policy = spec.get("dnsPolicy") or "ClusterFirst"
     if policy == "ClusterFirst" and spec.get("hostNetwork"):
@@ -57,8 +68,21 @@ def resolv_conf(
     elif policy == "None":
         servers, searches, options = [], [], {}
     own = spec.get("dnsConfig") or {}
-    servers = list(dict.fromkeys([*servers, *(own.get("nameservers") or ())]))[:3]
-    searches = list(dict.fromkeys([*searches, *(own.get("searches") or ())]))[:32]
+    told = []
+    asked = list(dict.fromkeys([*servers, *(own.get("nameservers") or ())]))
+    servers = asked[:_SERVERS]
+    if len(asked) > _SERVERS:
+        told.append(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied "
+            f"nameserver line is: {' '.join(servers)}"
+        )
+    wanted = list(dict.fromkeys([*searches, *(own.get("searches") or ())]))
+    searches = _searches(wanted)
+    if searches != wanted:
+        told.append(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied "
+            f"search line is: {' '.join(searches)}"
+        )
     for option in own.get("options") or ():
         options[option["name"]] = option.get("value") or ""
     text = ""
@@ -68,7 +92,15 @@ def resolv_conf(
     if options:
         shown = [f"{k}:{v}" if v else k for k, v in options.items()]
         text += f"options {' '.join(shown)}\n"
-    return text
+    return text, told
+
+
+def _searches(wanted: list[str]) -> list[str]:
+    """As many of them, in order, as resolvers take."""
+    kept = [name for name in wanted[:_SEARCHES] if len(name) <= _NAME]
+    while len(" ".join(kept)) > _LINE:
+        kept.pop()
+    return kept
 
 
 def _parse(text: str) -> tuple[list[str], list[str], dict[str, str]]:

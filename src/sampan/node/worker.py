@@ -18,7 +18,7 @@ from sampan.node import hooks, images_policy, probes, resizing
 from sampan.node import stimuli as st
 from sampan.node.answers import failed
 from sampan.node.events import EventSink, container_path
-from sampan.node.hosts import hosts_file, resolv_conf
+from sampan.node.hosts import hosts_file, resolv_conf, resolver
 from sampan.node.logs import log_path, pod_log_dir, tail_for_message
 from sampan.node.machine import PodMachine
 from sampan.node.resolve import (
@@ -227,7 +227,11 @@ class PodWorker:
                 node_name=self.around.node_name,
                 log_dir=self._log_dir(),
             )
-            state = await self.around.runtime.run_sandbox(spec)
+            around = self.around
+            names = resolver(self.pod.body, of_host=around.host_resolv, dns=around.cluster_dns)
+            for problem in names[1]:
+                self._warn("DNSConfigForming", problem)
+            state = await around.runtime.run_sandbox(spec)
         except RuntimeFailure as failure:
             self.tell(st.SandboxFailed(what.id, failure.message))
         else:

@@ -89,8 +89,11 @@ class Site:
         page = await self.client.list("serviceaccounts", namespace)
         return any(o.name == "default" for o in page.items)
 
-    async def start_network(self) -> None:
-        self.network = NodeNetwork(self.plane, [*self.spaces.values()], address=self._address)
+    async def start_network(self, resolv_conf: str = "") -> None:
+        """resolv_conf: the host's, for nodes that have a way out."""
+        self.network = NodeNetwork(
+            self.plane, [*self.spaces.values()], address=self._address, resolv_conf=resolv_conf
+        )
         await self.network.start()
 
     async def stop_network(self) -> None:
