@@ -459,7 +459,8 @@ LONG = "x" * 60 + "." + "y" * 60 + "." + "z" * 60 + "." + "w" * 60  # 243 charac
     ("spec", "text", "told"),
     [
         (  # the cluster's first, then the pod's own, each once; three at most
-            _own(nameservers=["1.1.1.1", "10.43.0.10", "1.1.1.2", "1.1.1.3"], searches=["lan", "x"]),
+            _own(nameservers=["1.1.1.1", "10.43.0.10", "1.1.1.2", "1.1.1.3"],
+                 searches=["lan", "x"]),
             "search ns.svc.cluster.local svc.cluster.local cluster.local lan x\n"
             "nameserver 10.43.0.10\nnameserver 1.1.1.1\nnameserver 1.1.1.2\noptions ndots:5\n",
             ["Nameserver limits were exceeded, some nameservers have been omitted, the applied "
