@@ -3,9 +3,11 @@ glibc."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +160,70 @@ def test_tools_find_the_service(ns: Cluster) -> None:
     assert [(p["name"], p["port"], p["protocol"]) for p in found[0]["spec"]["ports"]] == [
         ("dns", 53, "UDP"), ("dns-tcp", 53, "TCP"),
     ]  # fmt: skip
+
+
+_SERVER = r"""use Socket; socket(my $s, PF_INET, SOCK_DGRAM, 17);
+bind($s, pack_sockaddr_in(53, INADDR_ANY)) or die; $| = 1; print "ready\n";
+while (my $from = recv($s, my $q, 512, 0)) {
+    my ($name) = substr($q, 12) =~ /^((?:[^\0]+)\0....)/s or next;
+    my $a = unpack('n', substr($name, -4, 2)) == 1;
+    my $r = substr($q, 0, 2) . pack('n5', 0x8180, 1, $a, 0, 0) . $name;
+    $r .= pack('nnnNn', 0xc00c, 1, 1, 9, 4) . inet_aton('192.0.2.53') if $a;
+    send($s, $r, 0, $from);
+}"""
+
+
+def test_every_policy_of_a_pod_and_names_of_others(ns: Cluster) -> None:
+    """What each pod's resolver is told, and that it works so: a stand-in answers other names."""
+    pod = _pod("server", 1)
+    pod["spec"]["containers"][0].update(image="traefik/whoami", command=["perl", "-e", _SERVER])
+    own = {
+        "nameservers": ["10.43.0.10"],
+        "searches": [D],
+        "options": [{"name": "ndots", "value": "1"}],
+    }
+    much = {
+        "searches": [f"svc{i}.example" for i in range(32)],
+        "nameservers": [f"192.0.2.{i}" for i in range(3)],
+    }
+    shapes: dict[str, Any] = {
+        "none": {"dnsPolicy": "None", "dnsConfig": own},
+        "default": {"dnsPolicy": "Default"},
+        "host": {"hostNetwork": True},
+        "host-first": {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"},
+        "more": {"dnsConfig": much},
+    }
+    _apply(ns, pod, *(_pod(name, 2, **spec) for name, spec in shapes.items()))
+    names = ["pod/server", *(f"pod/{n}" for n in shapes)]
+    ns.kubectl("wait", "-n", NS, *names, "--for=condition=Ready", "--timeout=120s")
+    host = Path("/etc/resolv.conf").read_text()
+    told = {n: run(ns, n, "cat", "/etc/resolv.conf") for n in ("a", *shapes)}
+    search = f"search {NS}.svc.cluster.local svc.cluster.local cluster.local"
+    assert told["none"] == f"search {D}\nnameserver 10.43.0.10\noptions ndots:1\n"
+    for name in ("a", "host-first", "more"):
+        assert told[name].startswith(search) and "nameserver 10.43.0.10\n" in told[name]
+        assert "options ndots:5" in told[name]
+    servers = re.findall(r"^nameserver (\S+)", host, re.M)[:3]
+    for name in ("default", "host"):
+        assert re.findall(r"^nameserver (\S+)", told[name], re.M) == servers
+    assert told["more"].count("nameserver") == 3 and len(told["more"].split("\n")[0].split()) == 33
+    seen = ns.get("events", "-n", NS, "--field-selector", "reason=DNSConfigForming")["items"]
+    assert {e["involvedObject"]["name"] for e in seen} == {"more"} and len(seen) == 2
+    # Names of the cluster: from the pod's own network, and from the node's.
+    for name in ("none", "host-first"):
+        ns.until(name, lambda n=name: "nginx" in run(ns, n, "curl", "-sm5", "http://web/"))
+    # Names of others: a stub domain at once, then everything.
+    ip = ns.get("pod", "-n", NS, "server")["status"]["podIP"]
+    other = {"stubDomains": json.dumps({"acme.local": [ip]})}
+    meta = {"name": "kube-dns", "namespace": "kube-system"}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": other}
+    try:
+        ns.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(config))
+        ns.until("a stub domain", lambda: nslookup(ns, "a", "www.acme.local")[0] == ["192.0.2.53"])
+        assert "REFUSED" in nslookup(ns, "a", "www.example.com")[1]
+        other["upstreamNameservers"] = json.dumps([ip])
+        ns.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(config))
+        ns.until("all", lambda: nslookup(ns, "b", "www.example.com")[0] == ["192.0.2.53"])
+        assert nslookup(ns, "b", "kubernetes.default.svc.cluster.local")[0] == ["10.43.0.1"]
+    finally:
+        ns.kubectl("delete", "configmap", "-n", "kube-system", "kube-dns", check=False)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -142,3 +144,26 @@ def test_a_pod_is_isolated_before_its_first_packet(pods: Cluster) -> None:
     said = pods.kubectl("logs", "-n", B, "-l", "is=new", "--tail=-1")
     assert said.count("done") == 10 and "LEAK" not in said
     pods.kubectl("delete", "netpol", "-n", B, "out")
+
+
+def test_a_policy_counts_when_kubectl_has_returned(pods: Cluster) -> None:
+    """Or a tenth of a second later at most: a pod asks all the time and writes down when it was
+    answered."""
+    ip = pods.get("pod", "-n", A, "web")["status"]["podIP"]
+    ask = f"curl -sm0.3 http://{ip}/ >/dev/null && echo $EPOCHREALTIME"
+    command = pods.kubectl_command("exec", "-n", A, "near", "--", "bash", "-c",
+                                   f"while :; do {ask}; done")  # fmt: skip
+    late = []
+    for _ in range(3):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=pods.env) as asking:
+            assert asking.stdout is not None
+            assert asking.stdout.readline()
+            _apply(pods, _policy("deny", A))
+            returned = time.time()
+            time.sleep(1.0)
+            asking.kill()
+            last = max(float(t) for t in asking.stdout.read().split())
+        late.append(last - returned)
+        pods.kubectl("delete", "netpol", "-n", A, "deny")
+        pods.until("it is lifted", lambda: _reaches(pods, CLIENTS[0], f"http://{ip}/"))
+    assert sorted(late)[1] < 0.1, late

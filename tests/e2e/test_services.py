@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from sampan.lib.datadir import DataDir
-from sampan.testing.e2e import Cluster, alive, host_state, kubectl_path, sampan
+from sampan.testing.e2e import Cluster
 
 NS = "services"
 _UDP = r"""use Socket; $| = 1; socket(my $s, PF_INET, SOCK_DGRAM, 17); my $n = $ENV{HOSTNAME};
@@ -258,63 +254,3 @@ def test_a_load_balancer_from_the_host(site: Site) -> None:
         return False
 
     site.cluster.until("nobody listens", refused)
-
-
-@pytest.fixture
-def own(tmp_path: Path, stand_ins: Path) -> Iterator[Cluster]:
-    """A cluster for the test that kills it."""
-    before = host_state(DataDir(tmp_path / "data").node_root)
-    made = Cluster(tmp_path / "data", tmp_path / "kubeconfig", kubectl_path())
-    try:
-        _up(made)
-        made.sampan("image", "load", str(stand_ins))
-        yield made
-    finally:
-        sampan("down", "--purge", "--data-dir", str(made.data_dir))
-    after = host_state(DataDir(made.data_dir).node_root)
-    assert {k: after[k] - before[k] for k in after if after[k] - before[k]} == {}
-
-
-def _up(cluster: Cluster) -> None:
-    sampan(
-        "up", "--name", "svc", "--nodes", "2", "--data-dir", str(cluster.data_dir), "--port", "0",
-        "--no-uplink", "--kubeconfig", str(cluster.kubeconfig),
-    )  # fmt: skip
-
-
-def test_a_kill_leaves_the_rules_and_a_restart_makes_no_gap(own: Cluster) -> None:
-    site = Site(own, "svc")
-    ip = site.serve("kept", "a", "b")["clusterIP"]
-    other = site.serve("given-up", "a")["clusterIP"]
-    site.wait("ask", ip, {"a", "b"})
-    site.wait("ask", other, {"a"})
-    (main,) = json.loads(own.sampan("status", "-o", "json"))["mainPids"]
-    os.kill(main, signal.SIGKILL)
-    own.until("the daemon is gone", lambda: not alive(main))
-    for node in site.nodes:
-        assert {*site.web(node, ip, 12)} == {"a", "b"}
-    # A client that asks all the time, while a process takes over, is always answered.
-    failures: list[str] = []
-    count = 0
-    stop = threading.Event()
-
-    def keep_asking() -> None:
-        nonlocal count
-        while not stop.is_set():
-            answered = site.web(site.nodes[0], ip, 5)
-            count += 5
-            if "" in answered:
-                failures.append(str(answered))
-
-    asking = threading.Thread(target=keep_asking)
-    asking.start()
-    try:
-        _up(own)
-        own.kubectl("delete", "svc", "-n", NS, "given-up")
-        site.wait("ask", other, {""})
-        site.apply(site.slice("kept", "b"))
-        site.wait("ask", ip, {"b"})
-    finally:
-        stop.set()
-        asking.join()
-    assert failures == [] and count > 10
