@@ -12,9 +12,9 @@ import os
 import ssl
 import string
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import httptools
 
@@ -106,13 +106,19 @@ def _one_line(value: str) -> str:
     return value.replace("\r", " ").replace("\n", " ")
 
 
+# A server in this process: method, target, who asks, and the body, if any.
+Inner: TypeAlias = Callable[[str, str, User, bytes | None], Awaitable[Reply]]
+
+
 class Remotes:
-    """Connections to the servers of APIServices. identity: the front-proxy client's."""
+    """Connections to the servers of APIServices. identity: the front-proxy client's; inner: servers
+    of this process, by the Service that stands for them."""
 
     def __init__(self, store: Store, reach: Reach, identity: KeyPair | None) -> None:
         self._store = store
         self._reach = reach
         self.identity = identity
+        self.inner: dict[ServiceRef, Inner] = {}
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
 
     async def locate(self, service: ServiceRef) -> tuple[str, int]:
@@ -189,6 +195,9 @@ class Remotes:
         headers: Iterable[tuple[str, str]] = (), body: bytes | None = None, verify: bool = True,
     ) -> Reply:  # fmt: skip
         """One request and its whole answer. Raises Unreachable, OSError, TimeoutError."""
+        inner = self.inner.get(api.service) if api.service is not None else None
+        if inner is not None:
+            return await inner(method, target, user, body)
         async with asyncio.timeout(timeout):
             reader, writer, host = await self.open(api, timeout=timeout, verify=verify)
             try:

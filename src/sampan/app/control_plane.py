@@ -132,7 +132,7 @@ class ControlPlane:
         stored = [t for t in self.registry if not t.virtual and t.alias is None]
         namespaced = [t.resource for t in stored if t.namespaced]
         kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
-        targets = {(t.group, t.kind): t.resource for t in stored if t.namespaced}
+        targets = {(t.group, t.kind): t.resource for t in stored}
         self.load_balancers = LoadBalancerController(host_address)
         controllers: tuple[Any, ...] = (
             ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),

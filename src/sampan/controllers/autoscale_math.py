@@ -18,6 +18,8 @@ from sampan.lib.quantity import Quantity, quantity
 CPU_INITIALIZATION = 300.0
 INITIAL_READINESS = 30.0
 DEFAULT_TOLERANCE = Fraction(1, 10)
+_MOST = 2**31 - 1
+_ENDED = ("Failed", "Succeeded")
 NO_PODS = "no pods returned by selector while calculating replica count"
 
 
@@ -68,7 +70,7 @@ def grouped(
     ready, unready, missing, ignored = 0, set(), set(), set()
     for pod in pods:
         name, status = pod["metadata"]["name"], pod.get("status") or {}
-        if "deletionTimestamp" in pod["metadata"] or status.get("phase") == "Failed":
+        if "deletionTimestamp" in pod["metadata"] or status.get("phase") in _ENDED:
             ignored.add(name)
         elif status.get("phase", "Pending") == "Pending":
             unready.add(name)
@@ -109,7 +111,7 @@ def requests_of(pods: Sequence[Body], resource: str, container: str) -> dict[str
         sidecars = [
             c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"
         ]
-        total = 0
+        total, seen = 0, not container
         for c in (*(spec.get("containers") or ()), *sidecars):
             if container and c["name"] != container:
                 continue
@@ -118,7 +120,9 @@ def requests_of(pods: Sequence[Body], resource: str, container: str) -> dict[str
                 raise NoMetric(
                     f"missing request for {resource} in container {c['name']} of Pod {name}"
                 )
-            total += quantity(asked).millis
+            total, seen = total + quantity(asked).millis, True
+        if not seen:
+            raise NoMetric(f"container {container} not found in Pod {name}")
         found[name] = total
     return found
 
@@ -208,6 +212,35 @@ def _replicas(
     if (again < 1 and wanted > current) or (again > 1 and wanted < current):
         return current
     return wanted
+
+
+def by_total(
+    *, current: int, target: int, total: int, pods: Sequence[Body], tolerance: Tolerance
+) -> int:
+    """Replicas for a target that all pods together have to do with. Raises NoMetric."""
+    ratio = Fraction(total, target)
+    if not current:
+        return min(math.ceil(ratio), _MOST)
+    if tolerance.covers(ratio):
+        return current
+    if not pods:
+        raise NoMetric(f"unable to calculate ready pods: {NO_PODS}")
+    return min(math.ceil(ratio * sum(map(_is_ready, pods))), _MOST)
+
+
+def by_share(*, counted: int, target: int, total: int, tolerance: Tolerance) -> tuple[int, int]:
+    """Replicas for a target that each pod has to do with, and what each of the *counted* has now,
+    rounded up."""
+    is_near = bool(counted) and tolerance.covers(Fraction(total, target * counted))
+    replicas = counted if is_near else min(math.ceil(Fraction(total, target)), _MOST)
+    return replicas, math.ceil(Fraction(total, counted)) if counted else 0
+
+
+def _is_ready(pod: Body) -> bool:
+    status = pod.get("status") or {}
+    return status.get("phase") == "Running" and any(
+        c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ()
+    )
 
 
 def shown(resource: str, millis: int) -> str:

@@ -24,6 +24,7 @@ from sampan.lib.clock import rfc3339
 from sampan.lib.selectors import Selector, SelectorError, parse_labels
 
 RESOURCE = "horizontalpodautoscalers.autoscaling"
+_API_SERVICES = "apiservices.apiregistration.k8s.io"
 SYNC_SECONDS = 15.0
 _TEST = "tests/controllers/test_autoscaler.py::"
 _UP, _REFUSED = f"{_TEST}test_load_adds_replicas", f"{_TEST}test_a_refused_rescale_is_told"
@@ -116,6 +117,13 @@ class View:
     own: Remembered
     pods: tuple[Obj, ...]
     others: Mapping[str, Remembered]
+    served: frozenset[str] = frozenset()  # metrics APIs that somebody registered
+
+
+def _metrics_api(api_service: Obj) -> Iterable[str]:
+    group = api_service.spec.get("group", "")
+    if group in (metrics.CUSTOM, metrics.EXTERNAL):
+        yield group
 
 
 class Autoscaler:
@@ -130,7 +138,9 @@ class Autoscaler:
         self.triggers: tuple[Trigger, ...] = (
             Trigger(RESOURCE, lambda o, _c: (o.key,), lambda old, new: old.spec != new.spec),
         )
-        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {"pods": {}}
+        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
+            "pods": {}, _API_SERVICES: {"metrics": _metrics_api},
+        }  # fmt: skip
 
     def observe(self, key: Key, caches: Caches) -> View | None:
         one = caches[RESOURCE].get(key.namespace, key.name)
@@ -145,11 +155,15 @@ class Autoscaler:
             for k, held in self._remembered.items()
             if k.namespace == key.namespace and k != key
         }
-        return View(one.body, own, tuple(caches["pods"].list(key.namespace)), others)
+        served = frozenset(
+            group for group in (metrics.CUSTOM, metrics.EXTERNAL)
+            if caches[_API_SERVICES].by("metrics", group)
+        )  # fmt: skip
+        return View(one.body, own, tuple(caches["pods"].list(key.namespace)), others, served)
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
         ref = view.body["spec"]["scaleTargetRef"]
-        one = _Pass(view, now)
+        one = _Pass(view, now, self._targets)
         group, slash, version = (ref.get("apiVersion") or "").rpartition("/")
         if "/" in group:
             error = f"unexpected GroupVersion string: {group}{slash}{version}"
@@ -165,8 +179,8 @@ class Autoscaler:
 class _Pass:
     """One look at an autoscaler: conditions and events as they come up, then the status."""
 
-    def __init__(self, view: View, now: float) -> None:
-        self._view, self._now = view, now
+    def __init__(self, view: View, now: float, kinds: metrics.Kinds) -> None:
+        self._view, self._now, self._kinds = view, now, kinds
         self._body, self._spec = view.body, view.body["spec"]
         self._old: Body = view.body.get("status") or {}
         self._conditions: list[Body] = [dict(c) for c in self._old.get("conditions") or ()]
@@ -203,11 +217,23 @@ class _Pass:
         if error:
             self._events.append(UNCOMPUTED.about(self._body, error=error))
             return self._done(current, self._old.get("desiredReplicas", 0))
-        kinds = {m["type"] for m in self._spec["metrics"]}
-        if not kinds & {"Resource", "ContainerResource"}:
-            return self._measured(resource, answer.body, pods, None)
-        ask = Ask(metrics.USAGE, self._body["metadata"]["namespace"], labels=selector)
-        return [Read((ask,), lambda found: self._measured(resource, answer.body, pods, found[0]))]
+        questions = [
+            metrics.question(
+                m, self._body["metadata"]["namespace"], selector, served=self._view.served,
+                kinds=self._kinds,
+            )
+            for m in self._spec["metrics"]
+        ]  # fmt: skip
+        asks: list[Ask] = []
+        for one in questions:
+            if isinstance(one, Ask) and one not in asks:
+                asks.append(one)
+
+        def asked(found: Sequence[Answer]) -> Sequence[Action]:
+            answers = [q if isinstance(q, str) else found[asks.index(q)] for q in questions]
+            return self._measured(resource, answer.body, pods, answers)
+
+        return [Read(tuple(asks), asked)] if asks else asked(())
 
     def _select(self, text: str) -> tuple[str, list[Body]]:
         """What is wrong with the selector of the target, or the pods it selects."""
@@ -241,11 +267,12 @@ class _Pass:
     # -- the decision --------------------------------------------------------------------------
 
     def _measured(
-        self, resource: str, scale: Body, pods: list[Body], usage: Answer | None
+        self, resource: str, scale: Body, pods: list[Body], answers: Sequence[Answer | str]
     ) -> Sequence[Action]:
         current, behavior = int(scale["spec"]["replicas"]), self._spec.get("behavior")
+        counted = int((scale.get("status") or {}).get("replicas") or 0)
         reading = Reading(
-            self._body["metadata"]["namespace"], current, pods, usage, self._now,
+            self._body["metadata"]["namespace"], current, counted, pods, answers, self._now,
             tolerance_of(behavior),
         )  # fmt: skip
         found = metrics.outcome(self._spec["metrics"], reading)

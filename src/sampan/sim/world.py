@@ -27,6 +27,8 @@ from sampan.lib.loop import START, VirtualClock
 from sampan.node.agent import Agent
 from sampan.node.runtime.fake import Behaviour, FakeRuntime
 from sampan.sim.faults import NONE, Faults, Process
+from sampan.sim.metrics import SERVICE as METRICS_SERVICE
+from sampan.sim.metrics import Metrics
 from sampan.store.base import Change, Delete, Put
 from sampan.store.memory import Image, MemoryStore
 
@@ -143,6 +145,7 @@ class World:
         self.listeners: list[Callable[[User, Call], None]] = []  # to every call of a component
         self.failures: list[BaseException] = []  # of the world itself: always a bug
         self.client = Client(LocalTransport(self._door, ADMIN))
+        self.metrics = Metrics(self.client, self.clock)  # custom and external ones, as a test says
         self.store.observers.append(self._note)
 
     # -- the control plane -----------------------------------------------------------------------
@@ -160,13 +163,15 @@ class World:
         self._planes += 1
         process = self._make_process(f"control plane {self._planes}", self._plane_died)
         self._process = process
-        return ControlPlane(
+        plane = ControlPlane(
             self.store, clock=self.clock, ids=self._ids,
             rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM",
             sign=csr.signer(_AUTHORITY), token_key=_KEY,
             api_address="10.44.1.1", api_port=6443, line=process.line, proxy=self._proxy,
             usage=lambda: {name: agent.usage for name, agent in self.agents.items()},
         )  # fmt: skip
+        plane.aggregation.remotes.inner[METRICS_SERVICE] = self.metrics.answer
+        return plane
 
     def _make_process(self, name: str, died: Callable[[Process], None]) -> Process:
         return Process(name, died, lambda: self.faults, self._rng, heard=self._heard)

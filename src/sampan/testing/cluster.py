@@ -34,6 +34,7 @@ from sampan.lib.clock import Clock, RealClock
 from sampan.lib.loop import SteppedLoop, VirtualClock
 from sampan.node.runtime.fake import Behaviour
 from sampan.sim.faults import NONE, Faults
+from sampan.sim.metrics import Metrics, Pods, Value
 from sampan.sim.world import Beginning, World
 from sampan.testing.e2e import kubectl_path
 
@@ -116,6 +117,38 @@ class SyncClient:
         self._call(lambda c: c.delete(resource, name, namespace, propagation=propagation))
 
 
+class ClusterMetrics:
+    """Custom and external metrics, as the test says them, for HorizontalPodAutoscalers. The
+    first call registers the metrics APIs."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def _do(self, what: Callable[[Metrics], Coroutine[Any, Any, None]]) -> None:
+        self._cluster.run(what(self._cluster.world.metrics))
+
+    def pods(self, metric: str, values: Pods, *, namespace: str = "default") -> None:
+        """A metric of pods: by their names, or one value for each there is."""
+        self._do(lambda m: m.pods(metric, values, namespace=namespace))
+
+    def object(
+        self, metric: str, resource: str, name: str, value: Value, *, namespace: str = "default"
+    ) -> None:
+        """A metric of one object; resource: ``plural`` or ``plural.group``."""
+        self._do(lambda m: m.object(metric, resource, name, value, namespace=namespace))
+
+    def external(
+        self, metric: str, value: Value, *, namespace: str = "default",
+        labels: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """A metric of nothing in the cluster; one value for each set of labels."""
+        self._do(lambda m: m.external(metric, value, namespace=namespace, labels=labels))
+
+    def forget(self, metric: str, *, namespace: str = "default") -> None:
+        """As if it had never been there."""
+        self._do(lambda m: m.forget(metric, namespace=namespace))
+
+
 class Cluster:
     """A running cluster; ``with Cluster() as cluster: ...``, or the pytest fixture ``cluster``.
 
@@ -127,6 +160,7 @@ class Cluster:
         self.loop = SteppedLoop()
         self.clock = ClusterClock(self)
         self.client = SyncClient(self)
+        self.metrics = ClusterMetrics(self)
         self.world: World
         self._nodes, self._seed = nodes, seed
         self._behaviours: dict[str, Behaviour] = {}

@@ -17,6 +17,8 @@ _RULES = Rules(
     prepare_create=rules.begin,
     prepare_update=prepare.keep_status,
     validate=rules.validate,
+    validate_create=rules.validate_create,
+    validate_update=rules.validate_update,
     validate_status=rules.validate_status,
 )
 

@@ -55,8 +55,6 @@ def validate(body: Body) -> list[Cause]:
     spec = body.get("spec") or {}
     least, most = spec.get("minReplicas"), spec.get("maxReplicas") or 0
     found: list[Cause] = []
-    if least is not None and least < 0:
-        found.append(invalid("spec.minReplicas", least, "must be greater than or equal to 0"))
     if most < 1:
         found.append(invalid("spec.maxReplicas", most, "must be greater than 0"))
     if least is not None and most < least:
@@ -77,6 +75,22 @@ def validate(body: Body) -> list[Cause]:
         if rules is not None:
             found += _rules(f"spec.behavior.{side}", rules)
     return found
+
+
+def validate_create(body: Body) -> list[Cause]:
+    return _least(body, 1)
+
+
+def validate_update(new: Body, old: Body) -> list[Cause]:
+    """What was switched off by zero once may stay so (HPAScaleToZero is off, as by default)."""
+    return _least(new, 0 if (old.get("spec") or {}).get("minReplicas") == 0 else 1)
+
+
+def _least(body: Body, bound: int) -> list[Cause]:
+    least = (body.get("spec") or {}).get("minReplicas")
+    if least is None or least >= bound:
+        return []
+    return [invalid("spec.minReplicas", least, f"must be greater than or equal to {bound}")]
 
 
 def validate_status(new: Body, _old: Body) -> list[Cause]:
