@@ -61,7 +61,8 @@ def test_defaults():
 def problems(**spec: Any) -> list[tuple[str, str]]:
     body = hpa(**spec)
     rules.default(body)
-    return [(c.field, c.message) for c in rules.validate(body)]
+    found = [*rules.validate(body), *rules.validate_create(body)]
+    return [(c.field, c.message) for c in found]
 
 
 _NONE = {"type": "Utilization"}
@@ -69,7 +70,9 @@ BAD = [
     ({"maxReplicas": 0, "minReplicas": None}, "spec.maxReplicas", "must be greater than 0"),
     ({"minReplicas": 6}, "spec.maxReplicas", "must be greater than or equal to `minReplicas`"),
     ({"minReplicas": 0}, "spec.metrics", "must specify at least one Object or External metric"),
-    ({"minReplicas": -1}, "spec.minReplicas", "must be greater than or equal to 0"),
+    ({"minReplicas": -1}, "spec.minReplicas", "must be greater than or equal to 1"),
+    ({"minReplicas": 0, "metrics": [EXTERNAL]}, "spec.minReplicas",
+     "must be greater than or equal to 1"),
     ({"scaleTargetRef": {"kind": "Deployment"}}, "spec.scaleTargetRef.name", "Required value"),
     ({"scaleTargetRef": {"name": "a/b", "kind": "X"}}, "spec.scaleTargetRef.name", "'/'"),
     ({"metrics": [{"type": "Resource"}]}, "spec.metrics[0].resource",
@@ -99,8 +102,19 @@ def test_what_is_refused(spec: Body, field: str, text: str):
 
 def test_what_is_taken():
     assert problems(metrics=[CPU, PODS, OBJECT, EXTERNAL, CONTAINER]) == []
-    assert problems(minReplicas=0, metrics=[EXTERNAL]) == []
     assert problems(behavior={"scaleUp": {"tolerance": "0.05"}}) == []
+
+
+def test_zero_is_off_but_stays_where_it_was():
+    """The feature HPAScaleToZero is off by default, in v1.37 too."""
+    zero, one = hpa(minReplicas=0, metrics=[EXTERNAL]), hpa(minReplicas=1, metrics=[EXTERNAL])
+    assert rules.validate_update(zero, zero) == [] == rules.validate_update(one, zero)
+    (refused,) = rules.validate_update(zero, one)
+    assert str(refused) == (
+        "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1"
+    )
+    below = hpa(minReplicas=-1, metrics=[EXTERNAL])
+    assert "equal to 0" in str(rules.validate_update(below, zero)[0])
 
 
 def row(body: Body) -> dict[str, object]:

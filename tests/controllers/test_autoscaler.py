@@ -12,7 +12,7 @@ from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Key, Obj, Page
 from sampan.api.rules import autoscaling as rules
 from sampan.control.plan import Again, Read
-from sampan.controllers.autoscale_metrics import USAGE
+from sampan.controllers.autoscale_metrics import CUSTOM, EXTERNAL, USAGE, text_of_selector
 from sampan.controllers.autoscaler import RESOURCE, Autoscaler
 from sampan.lib.clock import rfc3339
 from sampan.lib.selectors import parse_labels
@@ -27,9 +27,14 @@ class Scene(PlanWorld):
     """A target of so many ready pods, each with 100m CPU asked for, and its autoscaler."""
 
     def __init__(self, replicas: int = 2, **spec: Any) -> None:
-        self.controller = Autoscaler({("apps", "Deployment"): TARGET})
+        self.controller = Autoscaler({
+            ("apps", "Deployment"): TARGET,
+            ("networking.k8s.io", "Ingress"): "ingresses.networking.k8s.io",
+        })  # fmt: skip
         super().__init__(self.controller)
         self.status_of_usage: StatusError | None = None
+        self.said: dict[tuple[str, str], Any] = {}  # resource, name: items, or a refusal
+        self.asked: list[Any] = []
         labels = {"matchLabels": {"app": "x"}}
         self.deployment = Key(TARGET, "default", "d")
         target = {"replicas": replicas, "selector": labels}
@@ -47,7 +52,30 @@ class Scene(PlanWorld):
                 return self.status_of_usage
             chosen = parse_labels(ask.labels)
             return Page([o for o in self[USAGE].list() if chosen.matches(o.labels)], 0)
+        if ask.resource.endswith((CUSTOM, EXTERNAL)):
+            self.asked.append(ask)
+            items = self.said[ask.resource, ask.name]
+            if isinstance(items, StatusError):
+                return items
+            key = Key(ask.resource, ask.namespace, ask.name)
+            if not ask.name:
+                return Page([Obj.of(key, item, 0) for item in items], 0)
+            return Obj.of(key, {"kind": "MetricValueList", "items": items}, 0)
         return super().answer(ask)
+
+    def serve(self, *groups: str) -> None:
+        """Somebody registered these metrics APIs."""
+        for group in groups or (CUSTOM, EXTERNAL):
+            spec = {"group": group, "version": "v1beta1"}
+            body = {"metadata": {"name": f"v1beta1.{group}"}, "spec": spec}
+            self.add("apiservices.apiregistration.k8s.io", body)
+
+    def say_pods(self, **values: str) -> None:
+        self.said[f"pods.{CUSTOM}", "*"] = [
+            {"describedObject": {"kind": "Pod", "name": name}, "value": value,
+             "timestamp": rfc3339(self.now)}
+            for name, value in values.items()
+        ]  # fmt: skip
 
     @property
     def replicas(self) -> int:
@@ -311,6 +339,21 @@ def test_no_replicas_switch_it_off():
     )  # fmt: skip
 
 
+def test_succeeded_pods_have_no_say_and_a_container_that_is_missing_is_told():
+    w = Scene(2)
+    w.load("160m")
+    w.pod("done", phase="Succeeded")
+    w.look()
+    assert w.replicas == 2  # not one that is missing: 160 % of one pod's 80 % are two
+    metric = _metric("ContainerResource", name="cpu", container="other",
+                     target={"type": "Utilization", "averageUtilization": 80})  # fmt: skip
+    w = Scene(metrics=[metric])
+    w.load("160m")
+    w.look()
+    error = "failed to get cpu utilization: container other not found in Pod p0"
+    assert w.events[0] == ("FailedGetContainerResourceMetric", error)
+
+
 def _metric(kind: str, **source: Any) -> Body:
     return {"type": kind, kind[0].lower() + kind[1:]: source}
 
@@ -331,7 +374,7 @@ FAILURES = [
      f"unable to get metric hits: {_NO_API}", "failed to get pods metric value: "),
     (_metric("Object", metric={"name": "hits"}, target={"type": "Value", "value": "1"},
              describedObject={"kind": "Service", "name": "s"}),
-     f"unable to get metric hits: Service on default s/{_NO_API}",
+     f"unable to get metric hits on Service default/s: {_NO_API}",
      "failed to get object metric value: "),
     (_metric("External", metric={"name": "q", "selector": {"matchLabels": {"a": "b"}}},
              target=_VALUE),
@@ -475,3 +518,249 @@ def test_it_stays_within_bounds_and_its_stabilised_window(
                 best = min([wish, *asked]) if behavior else max([wish, *asked])
                 assert w.replicas <= max(best, least)
             lowest.append((w.now, wish))
+
+
+# ---- custom and external metrics ---------------------------------------------------------------
+
+HITS = _metric("Pods", metric={"name": "hits"}, target={"type": "AverageValue",
+                                                        "averageValue": "10"})  # fmt: skip
+
+
+def on_object(kind: str = "Ingress", version: str = "networking.k8s.io/v1", **target: str) -> Body:
+    about = {"kind": kind, "name": "main", **({"apiVersion": version} if version else {})}
+    return _metric("Object", metric={"name": "hits"}, describedObject=about, target=target)
+
+
+def external(selector: Body | None = None, **target: str) -> Body:
+    metric: Body = {"name": "queue", **({"selector": selector} if selector else {})}
+    return _metric("External", metric=metric, target=target)
+
+
+def custom(replicas: int, *metrics: Body, ready: int = 0, counted: int | None = None) -> Scene:
+    w = Scene(replicas, metrics=[*metrics])
+    w.serve()
+    for i in range(ready or replicas):
+        w.pod(f"p{i}")
+    w.objects[w.deployment]["status"]["replicas"] = replicas if counted is None else counted
+    return w
+
+
+# (values of two pods, replicas): 10 each are asked for, 10 % are tolerated
+POD_TABLE = [
+    (("10", "10"), 2), (("11", "11"), 2), (("12", "12"), 3), (("20", "10"), 3), (("9", "9"), 2),
+    (("8", "8"), 2), (("5", "5"), 1), (("100", "100"), 4), (("2500m", "2500m"), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "expected"), POD_TABLE)
+def test_pods_metrics(values: tuple[str, str], expected: int):
+    w = custom(2, HITS)
+    w.say_pods(p0=values[0], p1=values[1])
+    for _ in range(22 if expected < 2 else 1):
+        w.look()
+        w.say_pods(p0=values[0], p1=values[1])
+    assert w.replicas == expected
+
+
+def test_what_is_asked_and_told_of_pods():
+    metric = _metric("Pods", metric={"name": "hits", "selector": {"matchLabels": {"verb": "GET"}}},
+                     target={"type": "AverageValue", "averageValue": "10"})  # fmt: skip
+    w = custom(2, metric)
+    w.say_pods(p0="15", p1="15500m")
+    w.look()
+    (ask,) = w.asked
+    assert (ask.resource, ask.namespace, ask.name, ask.subresource) == (
+        f"pods.{CUSTOM}", "default", "*", "hits",
+    )  # fmt: skip
+    assert ask.options == {"labelSelector": "app=x", "metricLabelSelector": "verb=GET"}
+    assert w.events == [("SuccessfulRescale", "New size: 4; reason: pods metric hits above target")]
+    assert w.status["currentMetrics"] == [{"type": "Pods", "pods": {
+        "metric": metric["pods"]["metric"], "current": {"averageValue": "15250m"}}}]  # fmt: skip
+    assert w.conditions()["ScalingActive"] == (
+        "True", "ValidMetricFound",
+        "the HPA was able to successfully calculate a replica count from pods metric hits",
+    )  # fmt: skip
+
+
+def test_pods_that_say_nothing_hold_pods_metrics_back_too():
+    w = custom(3, HITS)
+    w.say_pods(p0="40")
+    w.look()
+    assert w.replicas == 4  # two that used nothing: 13.3 each
+    w = custom(3, HITS)
+    w.say_pods(p0="1")
+    for _ in range(30):
+        w.look()
+    assert w.replicas == 3  # two that use just the target: 7 each; still three
+    w = custom(2, HITS)
+    w.pod("starting", ready=False)
+    w.say_pods(p0="20", p1="20", starting="0")
+    w.look()
+    assert w.replicas == 4  # not ready counts as ready where it is not CPU: 13.3 each of three
+
+
+# (target, value, replicas asked for, ready pods, what the target counts, replicas then, shown)
+TOTALS = [
+    ({"type": "Value", "value": "100"}, "100", 3, 3, 3, 3, {"value": "100"}),
+    ({"type": "Value", "value": "100"}, "109", 3, 3, 3, 3, {"value": "109"}),
+    ({"type": "Value", "value": "100"}, "150", 3, 3, 3, 5, {"value": "150"}),
+    ({"type": "Value", "value": "100"}, "150", 3, 2, 3, 3, {"value": "150"}),
+    ({"type": "Value", "value": "200m"}, "500m", 2, 2, 2, 4, {"value": "500m"}),
+    ({"type": "AverageValue", "averageValue": "10"}, "30", 3, 1, 3, 3, {"averageValue": "10"}),
+    ({"type": "AverageValue", "averageValue": "10"}, "32", 3, 1, 3, 3, {"averageValue": "10667m"}),
+    ({"type": "AverageValue", "averageValue": "10"}, "41", 3, 1, 3, 5, {"averageValue": "13667m"}),
+    ({"type": "AverageValue", "averageValue": "10"}, "41", 3, 1, 4, 4, {"averageValue": "10250m"}),
+    ({"type": "AverageValue", "averageValue": "10"}, "31", 3, 1, 0, 4, {"averageValue": "0"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "replicas", "ready", "counted", "expected", "shown"), TOTALS
+)
+@pytest.mark.parametrize("kind", ["Object", "External"])
+def test_totals(
+    kind: str, target: Body, value: str, replicas: int, ready: int, counted: int, expected: int,
+    shown: Body,
+):  # fmt: skip
+    metric = on_object(**target) if kind == "Object" else external(**target)
+    w = custom(replicas, metric, ready=ready, counted=counted)
+    item = {"value": value}
+    w.said[f"ingresses.networking.k8s.io.{CUSTOM}", "main"] = [item]
+    w.said[f"queue.{EXTERNAL}", ""] = [item]
+    w.look()
+    assert w.replicas == expected
+    field = kind.lower()
+    assert w.status["currentMetrics"][0][field]["current"] == shown
+
+
+def test_what_is_asked_and_told_of_objects():
+    w = custom(1, on_object(type="Value", value="10"))
+    w.said[f"ingresses.networking.k8s.io.{CUSTOM}", "main"] = [{"value": "30"}]
+    w.look()
+    (ask,) = w.asked
+    assert (ask.name, ask.subresource, ask.options) == ("main", "hits", {})
+    assert w.events[-1][1] == "New size: 3; reason: Ingress metric hits above target"
+    about = {"kind": "Ingress", "name": "main", "apiVersion": "networking.k8s.io/v1"}
+    assert w.status["currentMetrics"] == [{"type": "Object", "object": {
+        "metric": {"name": "hits"}, "current": {"value": "30"}, "describedObject": about,
+    }}]  # fmt: skip
+    w = custom(1, on_object(type="AverageValue", averageValue="10"))
+    w.said[f"ingresses.networking.k8s.io.{CUSTOM}", "main"] = [{"value": "30"}]
+    w.look()
+    assert w.events[-1][1] == "New size: 3; reason: external metric hits(nil) above target"
+
+
+def test_a_namespaces_metric_is_asked_for_as_its_own():
+    w = custom(1, on_object("Namespace", "v1", type="Value", value="10"))
+    w.said[f"metrics.{CUSTOM}", "hits"] = [{"value": "20"}]
+    w.look()
+    (ask,) = w.asked
+    assert (ask.resource, ask.namespace, ask.name) == (f"metrics.{CUSTOM}", "default", "hits")
+    assert w.replicas == 2
+
+
+def test_external_series_are_added_up_and_chosen_by_labels():
+    chosen = {"matchLabels": {"b": "1", "a": "2"},
+              "matchExpressions": [{"key": "q", "operator": "In", "values": ["y", "x"]},
+                                   {"key": "p", "operator": "DoesNotExist"}]}  # fmt: skip
+    w = custom(1, external(chosen, type="AverageValue", averageValue="10"))
+    w.said[f"queue.{EXTERNAL}", ""] = [{"value": "12"}, {"value": "18500m"}]
+    w.look()
+    (ask,) = w.asked
+    assert (ask.resource, ask.namespace, ask.labels) == (
+        f"queue.{EXTERNAL}", "default", "a=2,b=1,!p,q in (x,y)",
+    )  # fmt: skip
+    assert w.replicas == 4
+    assert text_of_selector(None) == text_of_selector({}) == ""
+
+
+CUSTOM_FAILURES = [
+    (HITS, StatusError(404, "NotFound", "no hits"), "unable to get metric hits: unable to fetch "
+     "metrics from custom metrics API: no hits", "failed to get pods metric value: "),
+    (HITS, [], "unable to get metric hits: no metrics returned from custom metrics API",
+     "failed to get pods metric value: "),
+    (HITS, [{"describedObject": {"name": "stranger"}, "value": "1"}], None, ""),
+    (on_object(type="Value", value="1"), [{"value": "1"}, {"value": "2"}],
+     "unable to get metric hits on Ingress default/main: unable to fetch metrics from custom "
+     "metrics API: the custom metrics API server returned 2 results when we asked for exactly one",
+     "failed to get object metric value: "),
+    (on_object(type="AverageValue", averageValue="1"), StatusError(503, "x", "not now"),
+     "unable to get metric hits on Ingress default/main: unable to fetch metrics from custom "
+     "metrics API: not now",
+     "failed to get object metric value: failed to get hits object metric: "),
+    (on_object("Nothing", "a/v1", type="Value", value="1"), [],
+     "unable to get metric hits on Nothing default/main: unable to fetch metrics from custom "
+     'metrics API: unable to map kind Nothing.a to resource: no matches for kind "Nothing" in '
+     'group "a"', "failed to get object metric value: "),
+    (external(type="Value", value="1"), [],
+     "unable to get external metric default/queue/nil: no metrics returned from external metrics "
+     "API", "failed to get queue external metric value: failed to get external metric queue: "),
+    (external(type="AverageValue", averageValue="1"), StatusError(503, "x", "not now"),
+     "unable to get external metric default/queue/nil: unable to fetch metrics from external "
+     "metrics API: not now",
+     "failed to get queue external metric value: failed to get queue external metric: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "said", "error", "prefix"), CUSTOM_FAILURES)
+def test_custom_metrics_that_fail(metric: Body, said: Any, error: str | None, prefix: str):
+    w = custom(2, metric)
+    for place in ((f"pods.{CUSTOM}", "*"), (f"ingresses.networking.k8s.io.{CUSTOM}", "main"),
+                  (f"queue.{EXTERNAL}", "")):  # fmt: skip
+        w.said[place] = said
+    w.look()
+    if error is None:  # values of pods that are not there count, as upstream's do
+        assert w.conditions()["ScalingActive"][0] == "True"
+        return
+    reason = f"FailedGet{metric['type']}Metric"
+    many = f"invalid metrics (1 invalid out of 1), first error is: {prefix}{error}"
+    assert w.events == [(reason, error), ("FailedComputeMetricsReplicas", many)]
+    text = f"the HPA was unable to compute the replica count: {error}"
+    assert w.conditions()["ScalingActive"] == ("False", reason, text)
+
+
+def test_no_ready_pods_are_no_base_for_a_total():
+    w = custom(2, on_object(type="Value", value="1"))
+    for name in ("p0", "p1"):
+        del w.objects[Key("pods", "default", name)]
+    w.said[f"ingresses.networking.k8s.io.{CUSTOM}", "main"] = [{"value": "9"}]
+    w.look()
+    assert w.events[0] == (
+        "FailedGetObjectMetric",
+        "unable to calculate ready pods: no pods returned by selector while calculating replica "
+        "count",
+    )
+
+
+def test_one_question_for_several_metrics_of_the_same_pods():
+    memory = _metric("Resource", name="memory", target={"type": "AverageValue",
+                                                        "averageValue": "32Mi"})  # fmt: skip
+    cpu = _metric("Resource", name="cpu", target={"type": "Utilization", "averageUtilization": 80})
+    w = custom(2, cpu, memory, HITS)
+    w.load("80m", "80m")
+    w.say_pods(p0="40", p1="40")
+    w.look()
+    assert len(w.asked) == 1 and w.replicas == 4
+    assert [m["type"] for m in w.status["currentMetrics"]] == ["Resource", "Resource", "Pods"]
+
+
+@given(
+    values=st.lists(st.integers(0, 10_000), min_size=1, max_size=6),
+    target=st.integers(1, 5_000),
+    replicas=st.integers(1, 10),
+)
+@settings(max_examples=60, deadline=None)
+def test_totals_never_leave_the_bounds_and_come_to_rest(
+    values: list[int], target: int, replicas: int
+):
+    w = custom(replicas, external(type="AverageValue", averageValue=str(target)))
+    w.said[f"queue.{EXTERNAL}", ""] = [{"value": str(v)} for v in values]
+    for _ in range(60):
+        w.look()
+        w.objects[w.deployment]["status"]["replicas"] = w.replicas
+        assert 1 <= w.replicas <= 10
+    before = w.replicas
+    w.look()
+    assert w.replicas == before
+    share = sum(values) / target
+    assert abs(before - min(max(share, 1), 10)) <= max(1.0, 0.12 * share)

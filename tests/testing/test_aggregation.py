@@ -233,3 +233,55 @@ def test_components_ask_through_it_too(orchard: Orchard) -> None:
         return made.name, len(page.items), missing.value.message
 
     assert orchard.cluster.run(ask()) == ("fuji", 1, 'fruits.orchard.example "none" not found')
+
+
+def test_metrics_a_test_says_are_served_and_kubectl_asks_for_versions() -> None:
+    with Cluster(virtual=False) as cluster:
+        cluster.metrics.pods("hits", {"a": 7, "gone": 1})
+        cluster.metrics.object("hits", "ingresses.networking.k8s.io", "main", 2.5)
+        cluster.metrics.object("hits", "namespaces", "default", "3k")
+        cluster.metrics.external("queue", 4, labels={"q": "a"})
+        cluster.metrics.external("queue", 5, labels={"q": "b"})
+        cluster.apply(
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {app: x}}, "
+            "spec: {containers: [{name: c, image: i}]}}"
+        )
+        kubectl = cluster.kubectl
+        cluster.until(lambda: "False" not in kubectl("get", "apiservices"))
+
+        def values(path: str) -> list[str]:
+            return [i["value"] for i in json.loads(kubectl("get", "--raw", path))["items"]]
+
+        custom = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default"
+        assert values(f"{custom}/pods/*/hits?labelSelector=app%3Dx") == ["7"]
+        assert values(f"{custom}/pods/*/hits?labelSelector=app%3Dy") == []
+        assert values(f"{custom}/ingresses.networking.k8s.io/main/hits") == ["2500m"]
+        assert values(f"{custom}/metrics/hits") == ["3k"]
+        outside = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue"
+        assert values(outside) == ["4", "5"] and values(f"{outside}?labelSelector=q%3Db") == ["5"]
+        with pytest.raises(AssertionError, match="could not find the metric other for external"):
+            values(outside.replace("queue", "other"))
+        cluster.metrics.forget("queue")
+        with pytest.raises(AssertionError, match="could not find the metric queue"):
+            values(outside)
+        listed = kubectl("get", "--raw", "/apis/custom.metrics.k8s.io/v1beta1")
+        assert {r["name"] for r in json.loads(listed)["resources"]} == {
+            "pods/hits", "ingresses.networking.k8s.io/hits", "namespaces/hits",
+        }  # fmt: skip
+
+
+def test_a_version_after_a_full_name_is_asked_for_and_one_after_a_short_name_is_not() -> None:
+    """kubectl's own rule: it expands a short name to a resource, and drops the version."""
+    with Cluster(virtual=False) as cluster:
+        cluster.apply(
+            "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h}, "
+            "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}}"
+        )
+
+        def version(what: str) -> Any:
+            return json.loads(cluster.kubectl("get", what, "h", "-o", "json"))["apiVersion"]
+
+        assert version("horizontalpodautoscalers.v1.autoscaling") == "autoscaling/v1"
+        assert version("horizontalpodautoscaler.v1.autoscaling") == "autoscaling/v1"
+        assert version("horizontalpodautoscalers.v2.autoscaling") == "autoscaling/v2"
+        assert version("hpa.v1.autoscaling") == version("hpa") == "autoscaling/v2"

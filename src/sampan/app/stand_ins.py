@@ -206,6 +206,17 @@ POSTGRES = DebianImage(
 )
 
 
+# Of many files, so in an archive of its own: archive("python", (PYTHON,)).
+PYTHON = DebianImage(
+    tag="python:3.11",
+    layers=(
+        _BASE,
+        Layer(packages=("python3",), without=("libc6",), unused=("tzdata", "media-types")),
+    ),
+    cmd=("python3",),
+)
+
+
 def closure(packages: Iterable[str], *, unused: Iterable[str] = ()) -> list[str]:
     """*packages* and what they depend on at run time but for *unused*, sorted, by apt's own
     metadata."""

@@ -1,7 +1,7 @@
 """Custom and external metrics as a test says them: a metrics adapter inside of the world.
 
-It is one as the API server knows them: behind APIServices and a Service, asked by path, with nothing
-in between but the socket.
+It is one as the API server knows them: behind APIServices and a Service, and asked by path; only
+the socket is missing.
 """
 
 from __future__ import annotations
