@@ -275,7 +275,8 @@ def test_a_version_after_a_full_name_is_asked_for_and_one_after_a_short_name_is_
     with Cluster(virtual=False) as cluster:
         cluster.apply(
             "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h}, "
-            "spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}}"
+            "spec: {maxReplicas: 3, "
+            "scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}}"
         )
 
         def version(what: str) -> Any:
