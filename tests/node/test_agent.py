@@ -54,7 +54,7 @@ class Node:
             clock=self.clock,
             pod_cidr="10.42.0.0/24",
             addresses=("10.0.0.1",),
-            capacity={"cpu": "2", "memory": "1Gi", "pods": "110"},
+            capacity={"cpu": "2", "memory": "1Gi", "pods": "250"},
             events=self.events,
         )
 
@@ -590,5 +590,84 @@ def test_a_mount_that_breaks_off_does_not_keep_its_pod() -> None:
         node.agent._around.volumes.mount = real  # type: ignore[method-assign]
         await asyncio.sleep(30)
         assert node.status("q")["phase"] == "Running"
+
+    virtual(body)
+
+
+def sized(cpu: str, *, port: int = 0, **spec: Any) -> Body:
+    container: Body = {"name": "a", "resources": {"requests": {"cpu": cpu}}}
+    if port:
+        container["ports"] = [{"containerPort": 80, "hostPort": port, "protocol": "TCP"}]
+    return pod_body(container, **spec)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refusal"),
+    [
+        (sized("1"), sized("1"), None),
+        (sized("1500m"), sized("1"),
+         ("OutOfcpu", "Node didn't have enough resource: cpu, requested: 1000, used: 1500, "
+                      "capacity: 2000")),
+        (sized("100m", port=80), sized("100m", port=81), None),
+        (sized("100m", port=80), sized("100m", port=80),
+         ("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the "
+                       "requested pod ports")),
+        (sized("1"), sized("1", nodeSelector={"a": "b"}),
+         ("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node "
+                          "affinity/selector")),
+    ],
+)  # fmt: skip
+def test_a_node_refuses_what_it_has_no_room_for(
+    first: Body, second: Body, refusal: tuple[str, str] | None
+) -> None:
+    async def body(node: Node) -> None:
+        node.bind(first, "first")
+        await asyncio.sleep(1)
+        node.bind(second, "second")
+        await asyncio.sleep(1)
+        status = node.status("second")
+        assert node.status("first")["phase"] == "Running"
+        if refusal is None:
+            assert status["phase"] == "Running"
+            return
+        reason, message = refusal
+        assert (status["phase"], status["reason"]) == ("Failed", reason)
+        assert status["message"] == f"Pod was rejected: {message}"
+        assert f"Warning {reason} {message}" in node.events.texts()
+        assert len(await node.runtime.sandboxes()) == 1
+        await Client(node.api).delete("pods", "first", "ns")
+        await asyncio.sleep(40)
+        node.bind(second, "third")
+        await asyncio.sleep(1)
+        fits = "nodeSelector" not in second["spec"]
+        assert node.status("third")["phase"] == ("Running" if fits else "Failed")
+
+    virtual(body)
+
+
+def test_a_label_the_agent_has_not_seen_yet_counts() -> None:
+    async def body(node: Node) -> None:
+        found = node.api.get("nodes", "n1")
+        assert found is not None
+        meta = {**found.meta, "labels": {**found.labels, "a": "b"}}
+        node.api.put("nodes", {**found.body, "metadata": meta})
+        node.bind(sized("1", nodeSelector={"a": "b"}))
+        await asyncio.sleep(1)
+        assert node.status()["phase"] == "Running"
+        taint = {"key": "k", "effect": "NoExecute"}
+        held = node.api.get("nodes", "n1")
+        assert held is not None
+        node.api.put("nodes", {**held.body, "spec": {**held.spec, "taints": [taint]}})
+        await asyncio.sleep(20)
+        node.bind(sized("100m"), "q")
+        await asyncio.sleep(1)
+        assert node.status("q")["reason"] == "TaintToleration"
+        assert node.status()["phase"] == "Running"  # who is there already is not refused
+        agent = node.agent
+        await agent.stop()
+        node.agent = node.new_agent()
+        await node.agent.start()
+        await asyncio.sleep(1)
+        assert node.status()["phase"] == "Running"
 
     virtual(body)

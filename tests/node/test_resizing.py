@@ -11,6 +11,7 @@ import pytest
 from sampan.api.obj import Body
 from sampan.node import resizing
 from sampan.node import stimuli as st
+from sampan.node.admission import Needs
 from sampan.node.machine import PodMachine
 from sampan.node.statuswriter import difference
 from sampan.testing.machine_world import MachineWorld, pod_body
@@ -251,4 +252,6 @@ def spec(cpu: str, memory: str = "1Mi") -> Body:
     ],
 )  # fmt: skip
 def test_whether_a_resize_fits(wanted, others, expected):
-    assert resizing.verdict(wanted, others, {"cpu": "2", "memory": "1Gi"}) == expected
+    sizes = {"cpu": "2", "memory": "1Gi", "pods": "9"}
+    others = [Needs.of(o) for o in others]
+    assert resizing.verdict(Needs.of(wanted), others, sizes) == expected

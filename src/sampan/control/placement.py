@@ -13,6 +13,8 @@ from sampan.lib.selectors import from_node_expressions
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 NodeTest: TypeAlias = Callable[[Obj], bool]
+Port: TypeAlias = tuple[str, str, int]  # address, protocol, number
+_ANY = "0.0.0.0"
 
 
 def term_test(term: Body) -> NodeTest:
@@ -106,3 +108,23 @@ def untolerated(spec: Body, node: Obj, effects: Iterable[str]) -> Body | None:
         ),
         None,
     )
+
+
+def host_ports(spec: Body) -> set[Port]:
+    """(address, protocol, port) of every host port a pod takes: its containers' and sidecars'."""
+    holders = [
+        *(spec.get("containers") or ()),
+        *(c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"),
+    ]
+    return {
+        (p.get("hostIP") or _ANY, p.get("protocol") or "TCP", int(p["hostPort"]))
+        for c in holders
+        for p in c.get("ports") or ()
+        if p.get("hostPort")
+    }
+
+
+def clash(a: Port, b: Port) -> bool:
+    """Whether two pods cannot have these ports on one node: protocol and number are the same, and
+    an address is the same or any."""
+    return a[1:] == b[1:] and (a[0] == b[0] or _ANY in (a[0], b[0]))

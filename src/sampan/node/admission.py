@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from sampan.api.obj import Body
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sampan.api import amounts
+from sampan.api.obj import Body, Obj
+from sampan.control.placement import Port, clash, host_ports, selects, untolerated
+from sampan.lib.quantity import quantity
 
 # Sysctls that a pod cannot harm another one with; others take a kubelet that allows them.
 _SAFE = frozenset({
@@ -32,6 +38,66 @@ def refusal(pod: Body) -> tuple[str, str] | None:
                 f'forbidden sysctl: "{name}" not allowed with host ipc enabled',
             )
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a pod takes of its node: CPU in millicores, all else in whole units."""
+
+    amounts: Mapping[str, int]
+    ports: frozenset[Port]
+
+    @staticmethod
+    def of(spec: Body) -> Needs:
+        requests = amounts.of_pod(spec, "requests")
+        return Needs(
+            {n: v.millis if n == "cpu" else v.whole for n, v in requests.items()},
+            frozenset(host_ports(spec)),
+        )
+
+
+def lacking(
+    needs: Needs, others: Iterable[Needs], allocatable: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Reason and message, where the node has no room for a pod beside *others*. Resources the node
+    does not know are not its business."""
+    held = [*others]
+    found = [("pods", 1, len(held))]
+    found += [
+        (name, needs.amounts.get(name, 0), sum(o.amounts.get(name, 0) for o in held))
+        for name in ("cpu", "memory", "ephemeral-storage")
+    ]
+    found += [
+        (name, value, sum(o.amounts.get(name, 0) for o in held))
+        for name, value in sorted(needs.amounts.items())
+        if name not in ("cpu", "memory", "ephemeral-storage")
+    ]
+    for name, wanted, used in found:
+        if not wanted or name not in allocatable:
+            continue
+        size = quantity(allocatable[name])
+        capacity = size.millis if name == "cpu" else size.whole
+        if wanted + used > capacity:
+            return f"OutOf{name}", (
+                f"Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, "
+                f"capacity: {capacity}"
+            )
+    if any(clash(a, b) for a in needs.ports for o in held for b in o.ports):
+        return _failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+    return None
+
+
+def unwanted(spec: Body, node: Obj) -> tuple[str, str] | None:
+    """Reason and message, where the pod does not want *node*, or the node does not want it."""
+    if not selects(spec, node):
+        return _failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+    if untolerated(spec, node, ("NoExecute",)) is not None:
+        return _failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+    return None
+
+
+def _failed(predicate: str, why: str) -> tuple[str, str]:
+    return predicate, f"Predicate {predicate} failed: {why}"
 
 
 def _sysctl(name: str, why: str) -> tuple[str, str]:

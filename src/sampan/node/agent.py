@@ -17,7 +17,7 @@ from sampan.client.cache import Informer
 from sampan.control.events import Recorder
 from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
-from sampan.node import register, resizing, usage
+from sampan.node import admission, register, resizing, usage
 from sampan.node import stimuli as st
 from sampan.node.claims import Claims
 from sampan.node.disks import Disks
@@ -85,6 +85,8 @@ class Agent:
         self._held: dict[str, list[SandboxState]] = {}
         self._ready: tuple[bool, str] = (False, "the agent is starting")
         self._node_status: Body = {}
+        self._node: Obj | None = None  # as it was last read: its labels and taints
+        self._looked_at: dict[str, Obj] = {}  # pods that may have to be refused, by uid
         self._reported = 0.0
         self._images_seen: tuple[str, ...] = ()
         self._pods = Informer(client, "pods", fields=f"spec.nodeName={node_name}")
@@ -201,13 +203,46 @@ class Agent:
 
     def _pod_seen(self, pod: Obj) -> None:
         worker = self.workers.get(pod.uid)
-        if worker is None:
-            worker = self.workers[pod.uid] = PodWorker(self._around, pod)
-            boxes = self._held.pop(pod.uid, [])
-            worker.tell(st.Adopted(tuple(worker.explained_all(b) for b in boxes)))
+        if worker is not None:
+            worker.seen(pod)
+        elif pod.uid in self._looked_at:
+            self._looked_at[pod.uid] = pod
+        elif pod.uid in self._held or pod.status.get("startTime") or pod.is_deleting:
+            self._take(pod, None)
+        elif self._node is not None and admission.unwanted(pod.spec, self._node):
+            self._looked_at[pod.uid] = pod
+            self._spawn(self._look_again(pod.uid))
+        else:
+            self._admit(pod)
+
+    def _admit(self, pod: Obj) -> None:
+        held = [w.machine.needs for w in self.workers.values() if w.machine.holds_resources]
+        needs = admission.Needs.of(pod.spec)
+        self._take(pod, admission.lacking(needs, held, self.identity.allocatable))
+
+    async def _look_again(self, uid: str) -> None:
+        """What is known of the node's labels and taints may be old: ask before a pod is refused."""
+        with contextlib.suppress(StatusError, Unknown, OSError):
+            self._node = await self._client.get("nodes", self.identity.name)
+        pod = self._looked_at.pop(uid, None)
+        if pod is None:
+            return
+        refused = admission.unwanted(pod.spec, self._node) if self._node is not None else None
+        if refused is None:
+            self._admit(pod)
+        else:
+            self._take(pod, refused)
+
+    def _take(self, pod: Obj, refused: tuple[str, str] | None) -> None:
+        worker = self.workers[pod.uid] = PodWorker(self._around, pod)
+        boxes = self._held.pop(pod.uid, [])
+        worker.tell(st.Adopted(tuple(worker.explained_all(b) for b in boxes)))
+        if refused is not None:
+            worker.tell(st.Refused(*refused))
         worker.seen(pod)
 
     def _pod_gone(self, pod: Obj) -> None:
+        self._looked_at.pop(pod.uid, None)
         worker = self.workers.get(pod.uid)
         if worker is not None:
             worker.tell(st.PodGone())
@@ -221,13 +256,13 @@ class Agent:
         """Whether what a pod asks for now fits beside what the others are allocated."""
         machine = worker.machine
         others = [
-            resizing.allocated_pod(w.machine.pod, w.machine.allocated)["spec"]
+            w.machine.needs
             for w in self.workers.values()
             if w is not worker and w.machine.holds_resources
         ]
-        answer = resizing.verdict(machine.pod["spec"], others, self.identity.allocatable)
-        held = resizing.allocated_pod(machine.pod, machine.allocated)["spec"]
-        if not answer[0] and resizing.increases(held, machine.pod["spec"]):
+        wanted = admission.Needs.of(machine.pod["spec"])
+        answer = resizing.verdict(wanted, others, self.identity.allocatable)
+        if not answer[0] and resizing.shrinks(wanted, machine.needs):
             asyncio.get_running_loop().call_soon(self._room_changed)  # it shrinks
         return answer
 
@@ -353,7 +388,8 @@ class Agent:
         """Write the node's status if it has changed or the last report is old. It is compared with
         what the API holds: the node may have been called lost meanwhile."""
         now = self._clock.now()
-        self._node_status = (await self._client.get("nodes", self.identity.name)).status
+        self._node = await self._client.get("nodes", self.identity.name)
+        self._node_status = self._node.status
         images = await self._images()
         status = register.node_status(
             self.identity, now=now, ready=self._ready, images=images, old=self._node_status

@@ -90,7 +90,7 @@ class PodMachine(PodState):
         """Whether everything that still runs has to end."""
         if self.deleting or self.gone or self.frozen or self.failure is not None:
             return True
-        refused = refusal(self.pod)
+        refused = self.refused or refusal(self.pod)
         if refused is not None:
             reason, message = refused
             self.failure = (reason, f"Pod was rejected: {message}")

@@ -8,6 +8,7 @@ from sampan.api.obj import Body
 from sampan.node import resizing
 from sampan.node import stimuli as st
 from sampan.node import units as un
+from sampan.node.admission import Needs
 from sampan.node.runtime.base import ContainerState, SandboxState
 from sampan.node.units import EXITED, IDLE, RUNNING, STOPPING, Backoff, Unit
 
@@ -26,6 +27,7 @@ class PodState:
         self.specs: dict[str, Body] = {}  # containers, with what is allocated to them
         self.units: dict[str, Unit] = {}
         self.allocated = resizing.recall(pod)
+        self._needs: tuple[dict[str, Body], Needs] | None = None
         self.read_spec()
         self.judging = False
         self.judged: dict[str, Body] | None = None  # what the node was last asked for
@@ -43,6 +45,7 @@ class PodState:
         )
         self.initialised = False
         self.winding = False
+        self.refused: tuple[str, str] | None = None  # reason, message: by the node
         self.failure: tuple[str, str] | None = None  # reason, message of a pod that was ended
         self.status: Body = pod.get("status") or {}
         self.frozen = self.status.get("phase") in ("Succeeded", "Failed")
@@ -69,7 +72,15 @@ class PodState:
     @property
     def holds_resources(self) -> bool:
         """Whether what is allocated to the pod is taken from its node."""
-        return not self.frozen and not self.torn
+        return not (self.frozen or self.torn or self.gone or self.refused)
+
+    @property
+    def needs(self) -> Needs:
+        """What its allocation takes of the node."""
+        if self._needs is None or self._needs[0] is not self.allocated:
+            spec = resizing.allocated_pod(self.pod, self.allocated)["spec"]
+            self._needs = (self.allocated, Needs.of(spec))
+        return self._needs[1]
 
     def run(self, unit: Unit) -> None:
         unit.stage = RUNNING

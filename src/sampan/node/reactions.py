@@ -310,6 +310,10 @@ def _evicted(m: PodState, s: st.Evicted) -> None:
     m.emit("Warning", "Evicted", s.message)
 
 
+def _refused(m: PodState, s: st.Refused) -> None:
+    m.refused = (s.reason, s.message)
+
+
 def _torn_down(m: PodState, _: st.TornDown) -> None:
     m.torn, m.tearing = max(m.torn, m.tearing), 0
 
@@ -342,6 +346,7 @@ _REACTIONS: dict[type, Callable[[PodState, Any], None]] = {
     st.HookDone: _hook_done,
     st.Stopped: _stopped,
     st.Probed: _probed,
+    st.Refused: _refused,
     st.Judged: resizing.judged,
     st.Resized: resizing.resized,
     st.RoomChanged: resizing.room_changed,

@@ -7,15 +7,15 @@ asked (the spec) -> allocated (granted by the node) -> in force (``Unit.resource
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
-from sampan.api import amounts
 from sampan.api.obj import Body
 from sampan.api.resizing import DEFERRED, IN_PROGRESS, INFEASIBLE, PENDING
 from sampan.lib.quantity import quantity
 from sampan.node import stimuli as st
+from sampan.node.admission import Needs, lacking
 from sampan.node.units import ALIVE, FLIGHT, HOOK, RUNNING, Unit, role_of
 
 if TYPE_CHECKING:
@@ -77,55 +77,35 @@ def with_resources(container: Body, allocated: Body | None) -> Body:
     return {**container, "resources": {**allocated, **claims}}
 
 
-def verdict(spec: Body, others: Iterable[Body], allocatable: Mapping[str, str]) -> tuple[str, str]:
-    """('', '') when the node has room for *spec* beside the specs of *others*; else Infeasible or
+def verdict(
+    wanted: Needs, others: Iterable[Needs], allocatable: Mapping[str, str]
+) -> tuple[str, str]:
+    """('', '') when the node has room for what is *wanted* beside *others*; else Infeasible or
     Deferred, and why."""
-    taken = {"cpu": 0, "memory": 0}
-    for other in others:
-        for name, value in _needs(other).items():
-            taken[name] += value
-    needs = _needs(spec)
-    sizes = {
-        name: _units(name, quantity(allocatable[name])) for name in needs if name in allocatable
-    }
     for name in ("memory", "cpu"):
-        if name in sizes and needs[name] > sizes[name]:
-            text = f"{name}, requested: {needs[name]}, capacity: {sizes[name]}"
+        if name not in allocatable:
+            continue
+        size = quantity(allocatable[name])
+        capacity, asks = size.millis if name == "cpu" else size.whole, wanted.amounts.get(name, 0)
+        if asks > capacity:
+            text = f"{name}, requested: {asks}, capacity: {capacity}"
             return INFEASIBLE, f"Node didn't have enough capacity: {text}"
-    for name in ("cpu", "memory"):
-        if name in sizes and needs[name] + taken[name] > sizes[name]:
-            return DEFERRED, (
-                f"Node didn't have enough resource: {name}, requested: {needs[name]}, "
-                f"used: {taken[name]}, capacity: {sizes[name]}"
-            )
-    return "", ""
+    found = lacking(wanted, others, allocatable)
+    return ("", "") if found is None else (DEFERRED, found[1])
 
 
-def _needs(spec: Body) -> dict[str, int]:
-    """CPU in millicores and memory in bytes."""
-    requests = amounts.of_pod(spec, "requests")
-    return {n: _units(n, requests.get(n, amounts.ZERO)) for n in ("cpu", "memory")}
-
-
-def _units(name: str, value: Any) -> int:
-    return int(value.millis if name == "cpu" else value.whole)
-
-
-def increases(spec: Body, allocated: Body) -> bool:
-    """Whether *spec* requests more than *allocated*, a spec too."""
-    now, before = _needs(spec), _needs(allocated)
-    return any(now[name] > before[name] for name in now)
+def shrinks(wanted: Needs, held: Needs) -> bool:
+    """Whether less is *wanted* of some resource than *held*."""
+    return any(wanted.amounts.get(n, 0) < held.amounts.get(n, 0) for n in ("cpu", "memory"))
 
 
 def urgency(m: PodState) -> tuple[bool, int, bool, float]:
     """Sorts pods that wait for room: who asks for no more, by priority, by quality of service, who
     waits longer."""
-    held = allocated_pod(m.pod, m.allocated)["spec"]
     spec = m.pod["spec"]
     quality = (m.pod.get("status") or {}).get("qosClass")
-    return (
-        increases(spec, held), -int(spec.get("priority") or 0), quality != "Guaranteed", m.judge_at
-    )  # fmt: skip
+    grows = shrinks(m.needs, Needs.of(spec))
+    return grows, -int(spec.get("priority") or 0), quality != "Guaranteed", m.judge_at
 
 
 # ---- the machine's part --------------------------------------------------------------------------

@@ -154,6 +154,14 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """The node does not take the pod. Told before anything is begun."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """Answer to Allocate. reason: '' (granted), Deferred or Infeasible."""
 
@@ -216,6 +224,7 @@ Stimulus: TypeAlias = (
     | HookDone
     | Stopped
     | Probed
+    | Refused
     | Judged
     | Resized
     | RoomChanged

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sampan.api.obj import Obj
-from sampan.scheduler.pods import PodClass, PodInfo, Port, add, amounts
+from sampan.control.placement import Port
+from sampan.scheduler.pods import PodClass, PodInfo, add, amounts
 
 
 @dataclass(slots=True)

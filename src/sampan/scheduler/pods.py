@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 
 from sampan.api.obj import Body, Obj
 from sampan.api.resizing import held_spec
+from sampan.control.placement import Port, host_ports
 from sampan.lib.quantity import quantity
 from sampan.scheduler.terms import Terms
-
-Port: TypeAlias = tuple[str, str, int]  # address, protocol, number
 
 # What a pod without requests is taken to use when nodes are scored.
 _ASSUMED = {"cpu": 100, "memory": 200 << 20}
@@ -82,20 +81,6 @@ def pod_requests(spec: Body, *, assumed: Mapping[str, int] | None = None) -> dic
             total[name] = value
     add(total, amounts(spec.get("overhead") or {}))
     return total
-
-
-def host_ports(spec: Body) -> set[Port]:
-    """(address, protocol, port) of every host port a pod takes: its containers' and sidecars'."""
-    holders = [
-        *(spec.get("containers") or ()),
-        *(c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"),
-    ]
-    return {
-        (p.get("hostIP") or "0.0.0.0", p.get("protocol") or "TCP", int(p["hostPort"]))
-        for c in holders
-        for p in c.get("ports") or ()
-        if p.get("hostPort")
-    }
 
 
 def _dumps(parts: object) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sampan.api.obj import Obj
+from sampan.control.placement import clash, host_ports
 from sampan.scheduler.framework import (
     OK,
     SKIP,
@@ -17,19 +18,13 @@ from sampan.scheduler.framework import (
     View,
     Wake,
 )
-from sampan.scheduler.pods import host_ports
 
 _TAKEN = Reject("node(s) didn't have free ports for the requested pod ports", curable=True)
-_ANY = "0.0.0.0"
-
-
-def _clash(a: tuple[str, str, int], b: tuple[str, str, int]) -> bool:
-    return a[1:] == b[1:] and (a[0] == b[0] or _ANY in (a[0], b[0]))
 
 
 def _frees(pod: PodInfo, old: Obj | None, _new: Obj | None) -> bool:
     held = host_ports(old.spec) if old is not None else ()
-    return any(_clash(a, b) for a in pod.ports for b in held)
+    return any(clash(a, b) for a in pod.ports for b in held)
 
 
 class NodePorts:
@@ -48,7 +43,7 @@ class NodePorts:
 
         def check(node: NodeInfo) -> Verdict:
             taken = node.ports
-            if taken and any(_clash(a, b) for a in wanted for b in taken):
+            if taken and any(clash(a, b) for a in wanted for b in taken):
                 return _TAKEN
             return OK
 
