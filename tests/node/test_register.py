@@ -152,3 +152,15 @@ def test_the_size_of_the_disk_is_told(tmp_path: Path) -> None:
     assert set(found) == {"cpu", "memory", "pods", "ephemeral-storage"}
     assert int(found["ephemeral-storage"].removesuffix("Ki")) > 1
     assert "ephemeral-storage" not in register.detect_capacity()
+
+
+def test_extended_resources_of_others_are_there_to_be_taken() -> None:
+    own = status()
+    told = {**own, "capacity": {**own["capacity"], "example.com/dongle": "5"}}
+    found = status(old=told)
+    assert found["capacity"]["example.com/dongle"] == "5"
+    assert found["allocatable"]["example.com/dongle"] == "5"
+    left = {**found, "capacity": own["capacity"]}
+    gone = status(old=left)
+    assert gone["allocatable"]["example.com/dongle"] is None  # deletes it in a patch
+    assert "example.com/dongle" not in gone["capacity"]

@@ -12,6 +12,7 @@ from sampan.api.obj import Body
 from sampan.node import resizing
 from sampan.node import stimuli as st
 from sampan.node.admission import Needs
+from sampan.node.answers import failed
 from sampan.node.machine import PodMachine
 from sampan.node.statuswriter import difference
 from sampan.testing.machine_world import MachineWorld, pod_body
@@ -255,3 +256,8 @@ def test_whether_a_resize_fits(wanted, others, expected):
     sizes = {"cpu": "2", "memory": "1Gi", "pods": "9"}
     others = [Needs.of(o) for o in others]
     assert resizing.verdict(Needs.of(wanted), others, sizes) == expected
+
+
+def test_a_resize_that_breaks_off_is_answered():
+    what = st.Resize({"a": "id"}, {"a": amounts()})
+    assert failed(what, OSError("no")) == st.Resized({"a": "id"}, {"a": amounts()}, "no")

@@ -22,6 +22,7 @@ _ANSWERS: dict[type, Callable[[Any, str], st.Stimulus]] = {
     ),
     st.StartContainer: lambda what, why: st.StartFailed(what.container, what.id, why),
     st.RunPostStart: lambda what, why: st.HookDone(what.container, what.id, why),
+    st.Resize: lambda w, m: st.Resized(w.containers, w.resources, m),
     st.TearDown: lambda _, why: st.TearDownFailed(why),
 }
 

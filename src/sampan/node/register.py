@@ -11,6 +11,7 @@ from typing import Any
 
 from sampan import KUBERNETES_VERSION, __version__
 from sampan.api.obj import Body
+from sampan.api.rules.resources import is_extended
 from sampan.lib.clock import rfc3339
 from sampan.node.runtime.base import Image
 
@@ -86,10 +87,13 @@ def node_status(
     before, whose transition times are kept."""
     addresses = [{"type": "InternalIP", "address": a} for a in identity.addresses]
     addresses.append({"type": "Hostname", "address": identity.name})
+    # What others say the node has of countable resources of their own is there to be taken.
+    extended = {n: v for n, v in (old.get("capacity") or {}).items() if is_extended(n)}
+    gone = {n: None for n in old.get("allocatable") or () if is_extended(n) and n not in extended}
     return {
         "addresses": addresses,
-        "allocatable": dict(identity.allocatable),
-        "capacity": dict(identity.capacity),
+        "allocatable": {**identity.allocatable, **extended, **gone},
+        "capacity": {**identity.capacity, **extended},
         "conditions": _conditions(now, ready, old),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         "images": _images(images),
