@@ -155,12 +155,12 @@ def test_the_size_of_the_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_extended_resources_of_others_are_there_to_be_taken() -> None:
-    own = status()
+    own = _status()
     told = {**own, "capacity": {**own["capacity"], "example.com/dongle": "5"}}
-    found = status(old=told)
+    found = _status(old=told)
     assert found["capacity"]["example.com/dongle"] == "5"
     assert found["allocatable"]["example.com/dongle"] == "5"
     left = {**found, "capacity": own["capacity"]}
-    gone = status(old=left)
+    gone = _status(old=left)
     assert gone["allocatable"]["example.com/dongle"] is None  # deletes it in a patch
     assert "example.com/dongle" not in gone["capacity"]
