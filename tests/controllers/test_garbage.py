@@ -20,6 +20,7 @@ from sampan.controllers.kubernetes_service import KubernetesServiceController
 from sampan.controllers.namespace import NamespaceController
 from sampan.controllers.rootca import RootCaController
 from sampan.controllers.serviceaccount import ServiceAccountController
+from sampan.lib.addressing import DEFAULT
 from sampan.lib.clock import RealClock
 from sampan.testing.api import api_server, client_of
 
@@ -33,7 +34,7 @@ def run(scenario: Callable[[ApiServer, Client, Engine], Awaitable[None]]) -> Non
         engine.add(NamespaceController([t.resource for t in stored if t.namespaced]))
         engine.add(ServiceAccountController())
         engine.add(RootCaController("PEM"))
-        engine.add(KubernetesServiceController("10.44.1.1", 6443))
+        engine.add(KubernetesServiceController(DEFAULT.primary, 6443))
         engine.add(
             GarbageCollector(
                 [t.resource for t in stored],

@@ -59,7 +59,10 @@ def test_a_service():
     assert got.ports == (ServicePort("a", "tcp", 80, 30080), ServicePort("b", "udp", 53))
     assert got.external_ips == ("192.0.2.1",)
     assert got.virtual_ips == ("198.51.100.1",)
-    assert got.ingress == (Ingress("198.51.100.1"), Ingress("127.1.2.3", ((80, "tcp"),)))
+    assert got.ingress == (
+        Ingress("198.51.100.1"),
+        Ingress("127.1.2.3", ((80, "tcp"),), is_virtual=False),
+    )
     assert (got.affinity, got.health_port, got.external_local) == (10800, 30999, True)
     assert got.sources == ("10.0.0.0/8", "192.0.2.0/24")
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from sampan.lib.addressing import IPV4, plan
+from sampan.network.backends import written
 from sampan.network.nft import Nft, NftError
 from sampan.network.proxy import NodeRules
 from sampan.network.rules import (
@@ -33,18 +35,21 @@ from sampan.network.rules import (
 from sampan.network.ruleset import TABLE
 from sampan.node.runtime.base import SandboxSpec
 from sampan.node.runtime.native.launch import start_pause
-from sampan.node.runtime.native.nodes import (
-    Nodes,
-    Space,
-    destroy,
-    node_address,
-    route_to_rules,
-)
+from sampan.node.runtime.native.nodes import Nodes, Space, destroy, route_to_rules
 from sampan.testing.e2e import host_state
 
 pytestmark = pytest.mark.e2e
 DEADLINE = 30.0
-VIP = "10.43.0.77"
+_COUNTERPARTS = {"10.42": "fd00:42:0:{2:x}::{3:x}", "10.43": "fd00:43::{2:02x}{3:02x}",
+                 "10.44": "fd00:44::{3:x}", "192.0": "2001:db8::{3:x}"}  # fmt: skip
+
+
+def counterpart(address: str, family: str) -> str:
+    """An address of IPv4, or the one that has its place in a cluster of IPv6."""
+    if family == IPV4:
+        return address
+    parts = map(int, address.split("."))
+    return written(_COUNTERPARTS[address[: address.index(".", 4)]].format(*parts))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,11 +81,16 @@ class Pod:
             return (await loop.sock_recv(sock, 100)).decode()
 
     async def udp_socket(self) -> socket.socket:
-        return await self.space.run(_udp_socket)
+        return await self.space.run(_udp_socket, (every(self.address), 0))
+
+
+def every(address: str) -> str:
+    return "::" if ":" in address else "0.0.0.0"
 
 
 def _udp_socket(address: tuple[str, int] = ("0.0.0.0", 0)) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.bind(address)
     sock.setblocking(False)
     return sock
@@ -98,25 +108,38 @@ async def ask(space: Space, host: str, port: int) -> str:
 class World:
     """Two nodes with pods that tell their name, and the rules of both nodes."""
 
-    def __init__(self, spaces: list[Space]) -> None:
+    def __init__(self, spaces: list[Space], family: str) -> None:
         self.spaces = spaces
+        self.family = family
+        (self.addresses,) = plan(family.lower()).of
+        self.vip = self.at("10.43.0.77")
         self.pods: list[Pod] = []
         self.pids: list[int] = []
         self.rules: list[NodeRules] = []
         self._servers: list[Any] = []
 
+    def at(self, address: str) -> str:
+        return counterpart(address, self.family)
+
+    def node(self, i: int) -> str:
+        return self.addresses.node(i + 1)
+
+    @property
+    def table(self) -> str:
+        return f"{'ip' if self.family == IPV4 else 'ip6'} {TABLE}"
+
     async def rules_of(self, i: int) -> NodeRules:
-        at = node_address(i + 1)
-        own = frozenset(("10.43.0.1",))
-        facts = Facts(f"n{i + 1}", (at,), masquerade=at, own=own)
+        at, a = self.node(i), self.addresses
+        facts = Facts(f"n{i + 1}", (at,), masquerade=at, own=frozenset((a.api,)), pods=a.pods,
+                      services=a.services)  # fmt: skip
         return NodeRules(
             self.spaces[i], facts, routes=lambda add, remove: route_to_rules(at, add, remove)
         )
 
     async def pod(self, node: int, number: int, *, serves: bool = True) -> Pod:
-        address = f"10.42.{node + 1}.{number}"
+        address = self.at(f"10.42.{node + 1}.{number}")
         spec = SandboxSpec(id=f"p{number}", namespace="t", name=f"p{number}", uid=f"u{number}")
-        pid = await self.spaces[node].run(start_pause, spec, address)
+        pid = await self.spaces[node].run(start_pause, spec, (address,), (self.node(node),))
         self.pids.append(pid)
         pod = Pod(address, Space(f"pod-{address}", 0, pid))
         self.pods.append(pod)
@@ -139,9 +162,9 @@ class World:
                 pod.seen.append(addr[0])
                 self.transport.sendto(pod.address.encode(), addr)
 
-        sock = await pod.space.listen("0.0.0.0", 8080)
+        sock = await pod.space.listen(every(pod.address), 8080)
         self._servers.append(await asyncio.start_server(answer, sock=sock))
-        udp = await pod.space.run(_udp_socket, ("0.0.0.0", 8080))
+        udp = await pod.space.run(_udp_socket, (every(pod.address), 8080))
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=udp)
         self._servers.append(transport)
 
@@ -150,6 +173,11 @@ class World:
             if only is None or i == only:
                 rules.claim("t/t", entries)
                 await rules.sync()
+
+    async def remembers(self, client: Pod) -> bool:
+        """Whether the first node's kernel knows where *client* goes."""
+        text = await self.nft(0, f"list table {self.table}")
+        return any(client.address in line and " expires " in line for line in text.splitlines())
 
     async def nft(self, node: int, command: str) -> str:
         def work() -> str:
@@ -163,12 +191,12 @@ class World:
 
 
 @asynccontextmanager
-async def world(nodes: int = 1) -> AsyncIterator[World]:
+async def world(nodes: int = 1, family: str = IPV4) -> AsyncIterator[World]:
     root = Path(tempfile.mkdtemp(prefix="sampan-proxy-"))
-    made = Nodes(root)
+    made = Nodes(root, plan(family.lower()))
     try:
         spaces = await made.ensure([f"n{i + 1}" for i in range(nodes)])
-        it = World([*spaces.values()])
+        it = World([*spaces.values()], family)
         it.rules = [await it.rules_of(i) for i in range(nodes)]
         try:
             yield it
@@ -188,9 +216,9 @@ async def world(nodes: int = 1) -> AsyncIterator[World]:
         shutil.rmtree(root)
 
 
-def run(test: Callable[[World], Awaitable[None]], nodes: int = 1) -> None:
+def run(test: Callable[[World], Awaitable[None]], family: str, nodes: int = 1) -> None:
     async def main() -> None:
-        async with asyncio.timeout(DEADLINE), world(nodes) as it:
+        async with asyncio.timeout(DEADLINE), world(nodes, family) as it:
             await test(it)
 
     asyncio.run(main())
@@ -200,42 +228,43 @@ def to(*pods: Pod, **fields: Any) -> Pick:
     return Pick(tuple((p.address, 8080) for p in pods), **fields)
 
 
-def test_cluster_ip_over_two_nodes() -> None:
+def test_cluster_ip_over_two_nodes(family: str) -> None:
     async def test(w: World) -> None:
         a, b = await w.pod(0, 2), await w.pod(1, 2)
         entry = Entry(CLUSTER_IP, to(a, b))
-        await w.set({(VIP, "tcp", 80): entry, (VIP, "udp", 80): entry})
+        await w.set({(w.vip, "tcp", 80): entry, (w.vip, "udp", 80): entry})
         for pod in (a, b):
-            answers = {await pod.tcp(VIP, 80) for _ in range(24)}
+            answers = {await pod.tcp(w.vip, 80) for _ in range(24)}
             assert answers == {a.address, b.address}
         # The source is kept: a policy sees who it is. A pod that meets itself is the exception.
-        assert {*a.seen} == {b.address, "10.44.0.2"} and {*b.seen} == {a.address, "10.44.0.3"}
+        assert {*a.seen} == {b.address, w.at("10.44.0.2")}
+        assert {*b.seen} == {a.address, w.at("10.44.0.3")}
         for space in w.spaces:
-            assert {await ask(space, VIP, 80) for _ in range(24)} == {a.address, b.address}
+            assert {await ask(space, w.vip, 80) for _ in range(24)} == {a.address, b.address}
         answers = set()
         for _ in range(24):
             with await a.udp_socket() as sock:
-                answers.add(await a.udp(sock, VIP, 80))
+                answers.add(await a.udp(sock, w.vip, 80))
         assert answers == {a.address, b.address}
 
-    run(test, nodes=2)
+    run(test, family, nodes=2)
 
 
-def test_a_node_port_answers_on_every_node() -> None:
+def test_a_node_port_answers_on_every_node(family: str) -> None:
     async def test(w: World) -> None:
         a, b = await w.pod(0, 2), await w.pod(1, 2, serves=False)
         for i, rules in enumerate(w.rules):
             entry = Entry(NODE_PORT, to(a, masquerade=True))
-            rules.claim("t/t", {(node_address(i + 1), "tcp", 30080): entry})
+            rules.claim("t/t", {(w.node(i), "tcp", 30080): entry})
             await rules.sync()
-        for target in ("10.44.0.2", "10.44.0.3"):
+        for target in (w.at("10.44.0.2"), w.at("10.44.0.3")):
             for client in (a.space, b.space, *w.spaces):
                 assert await ask(client, target, 30080) == a.address
 
-    run(test, nodes=2)
+    run(test, family, nodes=2)
 
 
-def test_external_policy_local() -> None:
+def test_external_policy_local(family: str) -> None:
     """From outside: only own endpoints, the source kept. Pods and the node reach all of them."""
 
     async def test(w: World) -> None:
@@ -243,44 +272,46 @@ def test_external_policy_local() -> None:
         everyone = to(a, b, masquerade=True)
         first = Entry(NODE_PORT, to(a), inside=everyone)
         second = Entry(NODE_PORT, None, inside=everyone, refuse="drop")
-        w.rules[0].claim("t/t", {("10.44.0.2", "tcp", 30080): first})
-        w.rules[1].claim("t/t", {("10.44.0.3", "tcp", 30080): second})
+        w.rules[0].claim("t/t", {(w.at("10.44.0.2"), "tcp", 30080): first})
+        w.rules[1].claim("t/t", {(w.at("10.44.0.3"), "tcp", 30080): second})
         for rules in w.rules:
             await rules.sync()
         # The other node's processes come from outside of the first node.
-        assert {await ask(w.spaces[1], "10.44.0.2", 30080) for _ in range(12)} == {a.address}
-        assert {*a.seen} == {"10.44.0.3"}
-        assert {await a.tcp("10.44.0.2", 30080) for _ in range(24)} == {a.address, b.address}
-        assert {await ask(w.spaces[1], "10.44.0.3", 30080) for _ in range(24)} == {
+        assert {await ask(w.spaces[1], w.at("10.44.0.2"), 30080) for _ in range(12)} == {a.address}
+        assert {*a.seen} == {w.at("10.44.0.3")}
+        assert {await a.tcp(w.at("10.44.0.2"), 30080) for _ in range(24)} == {a.address, b.address}
+        assert {await ask(w.spaces[1], w.at("10.44.0.3"), 30080) for _ in range(24)} == {
             a.address, b.address,
         }  # fmt: skip
         with pytest.raises(TimeoutError):
-            await w.spaces[0].connect("10.44.0.3", 30080, 0.5)
+            await w.spaces[0].connect(w.at("10.44.0.3"), 30080, 0.5)
 
-    run(test, nodes=2)
+    run(test, family, nodes=2)
 
 
-def test_refused_at_once() -> None:
+def test_refused_at_once(family: str) -> None:
     async def test(w: World) -> None:
         a = await w.pod(0, 2)
         await w.set({
-            (VIP, "tcp", 80): Entry(CLUSTER_IP, None, refuse="reject"),
-            (VIP, "udp", 80): Entry(CLUSTER_IP, None, refuse="reject"),
-            ("10.43.0.78", "tcp", 80): Entry(CLUSTER_IP, None, refuse="drop"),
-            ("10.44.0.2", "tcp", 30080): Entry(NODE_PORT, None, refuse="reject"),
+            (w.vip, "tcp", 80): Entry(CLUSTER_IP, None, refuse="reject"),
+            (w.vip, "udp", 80): Entry(CLUSTER_IP, None, refuse="reject"),
+            (w.at("10.43.0.78"), "tcp", 80): Entry(CLUSTER_IP, None, refuse="drop"),
+            (w.at("10.44.0.2"), "tcp", 30080): Entry(NODE_PORT, None, refuse="reject"),
         })  # fmt: skip
         for space in (a.space, w.spaces[0]):
-            for host, port in ((VIP, 80), (VIP, 81), ("10.43.0.78", 81), ("10.44.0.2", 30080)):
+            for host, port in (
+                (w.vip, 80), (w.vip, 81), (w.at("10.43.0.78"), 81), (w.at("10.44.0.2"), 30080),
+            ):  # fmt: skip
                 with pytest.raises(ConnectionRefusedError):
                     await space.connect(host, port, 3)
             with pytest.raises(TimeoutError):
-                await space.connect("10.43.0.78", 80, 0.3)
+                await space.connect(w.at("10.43.0.78"), 80, 0.3)
             # What no Service has is not looked for outside.
             for _ in range(20):
                 with pytest.raises(ConnectionRefusedError):
-                    await space.connect("10.43.9.9", 80, 3)
+                    await space.connect(w.at("10.43.9.9"), 80, 3)
         with await a.udp_socket() as sock:
-            sock.connect((VIP, 80))
+            sock.connect((w.vip, 80))
             sock.send(b"?")
             with pytest.raises(ConnectionRefusedError):
                 async with asyncio.timeout(3):
@@ -288,102 +319,102 @@ def test_refused_at_once() -> None:
         # What a process of the node answers itself is not touched.
         server = await asyncio.start_server(
             lambda _r, w: (w.write(b"api"), w.close()),  # type: ignore[arg-type,return-value]
-            sock=await w.spaces[0].listen("10.43.0.1", 443),
+            sock=await w.spaces[0].listen(w.at("10.43.0.1"), 443),
         )
         async with server:
-            assert await a.tcp("10.43.0.1", 443) == "api"
+            assert await a.tcp(w.at("10.43.0.1"), 443) == "api"
 
-    run(test)
+    run(test, family)
 
 
-def test_affinity_holds_until_the_endpoint_goes() -> None:
+def test_affinity_holds_until_the_endpoint_goes(family: str) -> None:
     async def test(w: World) -> None:
         pods = [await w.pod(0, n) for n in (2, 3, 4, 5)]
         client = await w.pod(0, 9, serves=False)
-        vips = ((VIP, "tcp", 80), (VIP, "udp", 80))
+        vips = ((w.vip, "tcp", 80), (w.vip, "udp", 80))
         await w.set(dict.fromkeys(vips, Entry(CLUSTER_IP, to(*pods, affinity=60))))
-        first = await client.tcp(VIP, 80)
-        assert {await client.tcp(VIP, 80) for _ in range(16)} == {first}
+        first = await client.tcp(w.vip, 80)
+        assert {await client.tcp(w.vip, 80) for _ in range(16)} == {first}
         with await client.udp_socket() as sock:
-            udp_first = await client.udp(sock, VIP, 80)
+            udp_first = await client.udp(sock, w.vip, 80)
         for _ in range(8):
             with await client.udp_socket() as sock:
-                assert await client.udp(sock, VIP, 80) == udp_first
+                assert await client.udp(sock, w.vip, 80) == udp_first
         # Another endpoint's number may change; this client stays where it is.
         others = [p for p in pods if p.address != first]
         chosen = next(p for p in pods if p.address == first)
         await w.set({vips[0]: Entry(CLUSTER_IP, to(chosen, *others[1:], affinity=60))})
-        assert {await client.tcp(VIP, 80) for _ in range(16)} == {first}
+        assert {await client.tcp(w.vip, 80) for _ in range(16)} == {first}
         await w.set({vips[0]: Entry(CLUSTER_IP, to(*others, affinity=60))})
-        second = {await client.tcp(VIP, 80) for _ in range(16)}
+        second = {await client.tcp(w.vip, 80) for _ in range(16)}
         assert len(second) == 1 and second != {first}
         # Without it, chance decides again.
         await w.set({vips[0]: Entry(CLUSTER_IP, to(*pods))})
-        assert len({await client.tcp(VIP, 80) for _ in range(40)}) > 1
+        assert len({await client.tcp(w.vip, 80) for _ in range(40)}) > 1
 
-    run(test)
+    run(test, family)
 
 
-def test_a_service_does_not_inherit_the_clients_of_another() -> None:
+def test_a_service_does_not_inherit_the_clients_of_another(family: str) -> None:
     """An address that is given again, and affinity that is switched off and on."""
 
     async def test(w: World) -> None:
         a, b = await w.pod(0, 2), await w.pod(0, 3)
         client = await w.pod(0, 9, serves=False)
-        vip = (VIP, "tcp", 80)
+        vip = (w.vip, "tcp", 80)
         sticky = {vip: Entry(CLUSTER_IP, to(a, affinity=60))}
         for between in ({}, {vip: Entry(CLUSTER_IP, to(a))}):
             await w.set(sticky)
-            assert await client.tcp(VIP, 80) == a.address
-            assert "10.42.1.9" in await w.nft(0, f"list map ip {TABLE} affinity")
+            assert await client.tcp(w.vip, 80) == a.address
+            assert await w.remembers(client)
             await w.set(between)
-            assert "10.42.1.9" not in await w.nft(0, f"list map ip {TABLE} affinity")
+            assert not await w.remembers(client)
             await w.set({vip: Entry(CLUSTER_IP, to(b, affinity=60))})
-            assert await client.tcp(VIP, 80) == b.address
+            assert await client.tcp(w.vip, 80) == b.address
         # More endpoints and another time-out leave a client where it is.
         await w.set({vip: Entry(CLUSTER_IP, to(a, b, affinity=90))})
-        assert {await client.tcp(VIP, 80) for _ in range(12)} == {b.address}
+        assert {await client.tcp(w.vip, 80) for _ in range(12)} == {b.address}
         # An endpoint that went while no proxy ran.
         await w.rules[0].close()
         w.rules[0] = await w.rules_of(0)
         await w.set({vip: Entry(CLUSTER_IP, to(a, affinity=90))})
-        assert await client.tcp(VIP, 80) == a.address
+        assert await client.tcp(w.vip, 80) == a.address
 
-    run(test)
+    run(test, family)
 
 
-def test_affinity_ends_with_its_time() -> None:
+def test_affinity_ends_with_its_time(family: str) -> None:
     async def test(w: World) -> None:
         pods = [await w.pod(0, n) for n in (2, 3, 4, 5)]
         client = await w.pod(0, 9, serves=False)
-        await w.set({(VIP, "tcp", 80): Entry(CLUSTER_IP, to(*pods, affinity=1))})
+        await w.set({(w.vip, "tcp", 80): Entry(CLUSTER_IP, to(*pods, affinity=1))})
         seen = set()
         for _ in range(12):
-            seen.add(await client.tcp(VIP, 80))
+            seen.add(await client.tcp(w.vip, 80))
             if len(seen) > 1:
                 return
             await asyncio.sleep(1.1)  # the kernel's own clock is what is tried here
         raise AssertionError(seen)
 
-    run(test)
+    run(test, family)
 
 
-def test_stale_udp_is_forgotten_and_tcp_drains() -> None:
+def test_stale_udp_is_forgotten_and_tcp_drains(family: str) -> None:
     async def test(w: World) -> None:
         a, b, client = await w.pod(0, 2), await w.pod(0, 3), await w.pod(0, 9, serves=False)
-        vips = ((VIP, "tcp", 80), (VIP, "udp", 80))
+        vips = ((w.vip, "tcp", 80), (w.vip, "udp", 80))
         await w.set(dict.fromkeys(vips, Entry(CLUSTER_IP, to(a))))
         with await client.udp_socket() as sock:
-            assert await client.udp(sock, VIP, 80) == a.address
-            assert await client.udp(sock, VIP, 80) == a.address
+            assert await client.udp(sock, w.vip, 80) == a.address
+            assert await client.udp(sock, w.vip, 80) == a.address
             await w.set(dict.fromkeys(vips, Entry(CLUSTER_IP, to(b))))
             # The same port of the client: without forgetting it would go on to the first.
-            assert await client.udp(sock, VIP, 80) == b.address
+            assert await client.udp(sock, w.vip, 80) == b.address
 
-    run(test)
+    run(test, family)
 
 
-def test_an_open_connection_outlives_its_endpoints_place() -> None:
+def test_an_open_connection_outlives_its_endpoints_place(family: str) -> None:
     async def test(w: World) -> None:
         a, b, client = await w.pod(0, 2), await w.pod(0, 3), await w.pod(0, 9, serves=False)
 
@@ -392,11 +423,11 @@ def test_an_open_connection_outlives_its_endpoints_place() -> None:
                 writer.write(data)
             writer.close()
 
-        server = await asyncio.start_server(echo, sock=await a.space.listen("0.0.0.0", 9000))
+        server = await asyncio.start_server(echo, sock=await a.space.listen(every(a.address), 9000))
         async with server:
-            vip = (VIP, "tcp", 80)
+            vip = (w.vip, "tcp", 80)
             await w.set({vip: Entry(CLUSTER_IP, Pick(((a.address, 9000),)))})
-            reader, writer = await client.space.connect(VIP, 80, 3)
+            reader, writer = await client.space.connect(w.vip, 80, 3)
             for entry in (
                 Entry(CLUSTER_IP, to(b)), Entry(CLUSTER_IP, None, refuse="reject"), None,
             ):  # fmt: skip
@@ -405,29 +436,30 @@ def test_an_open_connection_outlives_its_endpoints_place() -> None:
                 assert await asyncio.wait_for(reader.readexactly(5), 3) == b"still"
             writer.close()
 
-    run(test)
+    run(test, family)
 
 
-def test_source_ranges() -> None:
+def test_source_ranges(family: str) -> None:
     async def test(w: World) -> None:
         a, b, c = await w.pod(0, 2), await w.pod(0, 3), await w.pod(0, 4)
-        ranges = (f"{b.address}/32", "10.43.0.0/16", "10.43.0.0/24")
+        whole = w.addresses.services
+        ranges = (b.address, whole, f"{w.vip}/{24 if family == IPV4 else 124}")
         entry = Entry(BALANCER, to(a, masquerade=True), sources=ranges)
-        await w.set({("192.0.2.7", "tcp", 80): entry})
-        assert await b.tcp("192.0.2.7", 80) == a.address
+        await w.set({(w.at("192.0.2.7"), "tcp", 80): entry})
+        assert await b.tcp(w.at("192.0.2.7"), 80) == a.address
         with pytest.raises(TimeoutError):
-            await c.space.connect("192.0.2.7", 80, 0.3)
-        await w.set({("192.0.2.7", "tcp", 80): Entry(BALANCER, to(a, masquerade=True))})
-        assert await c.tcp("192.0.2.7", 80) == a.address
+            await c.space.connect(w.at("192.0.2.7"), 80, 0.3)
+        await w.set({(w.at("192.0.2.7"), "tcp", 80): Entry(BALANCER, to(a, masquerade=True))})
+        assert await c.tcp(w.at("192.0.2.7"), 80) == a.address
 
-    run(test)
+    run(test, family)
 
 
-def test_an_address_from_outside() -> None:
+def test_an_address_from_outside(family: str) -> None:
     """``externalIPs``: from pods and from the node's own processes, over both nodes."""
-    ip = "192.0.2.9"
 
     async def test(w: World) -> None:
+        ip = w.at("192.0.2.9")
         a, b = await w.pod(0, 2), await w.pod(1, 2)
         with pytest.raises(OSError, match="unreachable"):
             await ask(w.spaces[0], ip, 80)
@@ -435,7 +467,7 @@ def test_an_address_from_outside() -> None:
         await w.set({(ip, "tcp", 80): entry, (ip, "udp", 53): entry})
         for where in (a.space, *w.spaces):
             assert {await ask(where, ip, 80) for _ in range(16)} == {a.address, b.address}
-        sock = await w.spaces[0].run(_udp_socket)
+        sock = await w.spaces[0].run(_udp_socket, (every(ip), 0))
         assert await a.udp(sock, ip, 53) in (a.address, b.address)
         sock.close()
         # Another port of the address is nobody's; the node says so at once.
@@ -452,29 +484,29 @@ def test_an_address_from_outside() -> None:
             await ask(w.spaces[0], ip, 80)
         assert await ask(w.spaces[1], ip, 80) in (a.address, b.address)
 
-    run(test, nodes=2)
+    run(test, family, nodes=2)
 
 
-def test_a_host_port() -> None:
+def test_a_host_port(family: str) -> None:
     async def test(w: World) -> None:
         a, b = await w.pod(0, 2), await w.pod(1, 2)
-        await w.set({("10.44.0.2", "tcp", 5000): Entry(HOST_PORT, to(a))}, only=0)
+        await w.set({(w.at("10.44.0.2"), "tcp", 5000): Entry(HOST_PORT, to(a))}, only=0)
         for space in (b.space, a.space, *w.spaces):
-            assert await ask(space, "10.44.0.2", 5000) == a.address
+            assert await ask(space, w.at("10.44.0.2"), 5000) == a.address
         assert b.address in a.seen  # the source is kept
 
-    run(test, nodes=2)
+    run(test, family, nodes=2)
 
 
-def test_a_restart_takes_over_without_a_gap() -> None:
+def test_a_restart_takes_over_without_a_gap(family: str) -> None:
     """A second proxy reads what the first left, changes only what differs, and a client that asks
     all the time is never refused."""
 
     async def test(w: World) -> None:
         a, b, client = await w.pod(0, 2), await w.pod(0, 3), await w.pod(0, 9, serves=False)
-        vips: list[tuple[str, str, int]] = [(f"10.43.1.{i}", "tcp", 80) for i in range(1, 100)]
+        vips = [(w.at(f"10.43.1.{i}"), "tcp", 80) for i in range(1, 100)]
         wanted = dict.fromkeys(vips, Entry(CLUSTER_IP, to(a, affinity=7)))
-        await w.set({**wanted, (VIP, "sctp", 9): Entry(CLUSTER_IP, to(a, b))})
+        await w.set({**wanted, (w.vip, "sctp", 9): Entry(CLUSTER_IP, to(a, b))})
         await w.rules[0].close()
         failures: list[OSError] = []
         answered = 0
@@ -484,7 +516,7 @@ def test_a_restart_takes_over_without_a_gap() -> None:
             nonlocal answered
             while not stop.is_set():
                 try:
-                    assert await client.tcp("10.43.1.1", 80) == a.address
+                    assert await client.tcp(w.at("10.43.1.1"), 80) == a.address
                     answered += 1
                 except OSError as e:
                     failures.append(e)
@@ -493,8 +525,8 @@ def test_a_restart_takes_over_without_a_gap() -> None:
         while answered < 5:
             await asyncio.sleep(0.01)
         w.rules[0] = await w.rules_of(0)
-        del wanted["10.43.1.50", "tcp", 80]
-        wanted["10.43.1.51", "tcp", 80] = Entry(CLUSTER_IP, to(b))
+        del wanted[w.at("10.43.1.50"), "tcp", 80]
+        wanted[w.at("10.43.1.51"), "tcp", 80] = Entry(CLUSTER_IP, to(b))
         await w.set(wanted)
         so_far = answered
         while answered < so_far + 5:
@@ -502,42 +534,42 @@ def test_a_restart_takes_over_without_a_gap() -> None:
         stop.set()
         await asking
         assert failures == []
-        assert await client.tcp("10.43.1.51", 80) == b.address
+        assert await client.tcp(w.at("10.43.1.51"), 80) == b.address
         with pytest.raises(OSError):
-            await client.tcp("10.43.1.50", 80)
-        text = await w.nft(0, f"list table ip {TABLE}")
+            await client.tcp(w.at("10.43.1.50"), 80)
+        text = await w.nft(0, f"list table {w.table}")
         assert "sctp" not in text.split("chain")[0] and ". 132 . 9" not in text
 
-    run(test)
+    run(test, family)
 
 
-@pytest.mark.parametrize("damage", ["delete table ip {0}", "flush map ip {0} endpoints"])
-def test_what_others_break_is_made_right(damage: str) -> None:
+@pytest.mark.parametrize("damage", ["delete table {0}", "flush map {0} endpoints"])
+def test_what_others_break_is_made_right(damage: str, family: str) -> None:
     async def test(w: World) -> None:
         a, b = await w.pod(0, 2), await w.pod(0, 3)
-        await w.set({(VIP, "tcp", 80): Entry(CLUSTER_IP, to(a))})
-        await w.nft(0, damage.format(TABLE))
-        w.rules[0].claim("t/t", {(VIP, "tcp", 80): Entry(CLUSTER_IP, to(b))})
+        await w.set({(w.vip, "tcp", 80): Entry(CLUSTER_IP, to(a))})
+        await w.nft(0, damage.format(w.table))
+        w.rules[0].claim("t/t", {(w.vip, "tcp", 80): Entry(CLUSTER_IP, to(b))})
         with pytest.raises(NftError):
             await w.rules[0].sync()
         await w.rules[0].sync()
-        assert await a.tcp(VIP, 80) == b.address
+        assert await a.tcp(w.vip, 80) == b.address
 
-    run(test)
+    run(test, family)
 
 
-def test_many_changes_leave_what_is_wanted() -> None:
+def test_many_changes_leave_what_is_wanted(family: str) -> None:
     """Endpoints come and go; at the end the kernel holds exactly the rows the proxy believes in."""
 
     async def test(w: World) -> None:
         rules = w.rules[0]
-        places = [(f"10.42.1.{i}", 8080) for i in range(2, 12)]
+        places = [(w.at(f"10.42.1.{i}"), 8080) for i in range(2, 12)]
         for turn in range(40):
             entries: Entries = {}
             for i in range(1, 6):
                 chosen = tuple(p for j, p in enumerate(places) if (turn * i + j) % (i + 2))
                 if (turn + i) % 5:
-                    entries[f"10.43.2.{i}", "tcp", 80] = Entry(
+                    entries[w.at(f"10.43.2.{i}"), "tcp", 80] = Entry(
                         CLUSTER_IP, Pick(chosen, affinity=i % 2 * 60)
                     )
             rules.claim("t/t", entries)
@@ -549,4 +581,4 @@ def test_many_changes_leave_what_is_wanted() -> None:
             rules._table.rows, rules._table.uses, rules._table.ips,
         )  # fmt: skip
 
-    run(test)
+    run(test, family)

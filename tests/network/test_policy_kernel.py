@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import socket
 from collections.abc import Iterator
@@ -13,16 +14,16 @@ import pytest
 
 from sampan.api.obj import Body
 from sampan.api.rules import policies as api
+from sampan.lib.addressing import IPV6
 from sampan.network.policy import rules
 from sampan.network.policy.enforcer import NodePolicies
 from sampan.network.policy.judge import Flow, allows
 from sampan.network.policy.model import NamedPort, View, policy
 from sampan.network.policy.model import Pod as Told
 from sampan.network.policy.rules import Facts
-from sampan.node.runtime.native.nodes import node_address
 from sampan.testing.e2e import host_state
 
-from .test_kernel import Pod, World, _udp_socket, world
+from .test_kernel import Pod, World, _udp_socket, every, world
 
 pytestmark = pytest.mark.e2e
 NAMESPACES = {"a": {"team": "x"}, "b": {"team": "y"}}
@@ -90,6 +91,21 @@ SETS: dict[str, list[Body]] = {
 }  # fmt: skip
 
 
+_IN_V6 = {
+    "10.42.1.0/24": "fd00:42:0:1::/64", "10.42.2.0/24": "fd00:42:0:2::/64",
+    "10.42.1.0/29": "fd00:42:0:1::/125", "0.0.0.0/0": "::/0",
+}  # fmt: skip
+
+
+def _in(bodies: list[Body], family: str) -> list[Body]:
+    """The same policies for a cluster of that family."""
+    text = json.dumps(bodies)
+    for network, other in _IN_V6.items() if family == IPV6 else ():
+        text = text.replace(f'"{network}"', f'"{other}"')
+    found: list[Body] = json.loads(text)
+    return found
+
+
 async def _reaches_tcp(source: Pod, ip: str, patience: float = PATIENCE) -> bool:
     try:
         reader, writer = await source.space.connect(ip, 8080, patience)
@@ -102,7 +118,7 @@ async def _reaches_tcp(source: Pod, ip: str, patience: float = PATIENCE) -> bool
 
 
 async def _reaches_udp(source: Pod, ip: str, patience: float = PATIENCE) -> bool:
-    sock: socket.socket = await source.space.run(_udp_socket, ("0.0.0.0", next(_ports)))
+    sock: socket.socket = await source.space.run(_udp_socket, (every(ip), next(_ports)))
     try:
         async with asyncio.timeout(patience):
             loop = asyncio.get_running_loop()
@@ -143,7 +159,7 @@ async def _cluster(w: World) -> tuple[list[Pod], list[NodePolicies], list[Told]]
         for p, (node, _number, ns, labels) in zip(pods, shapes, strict=True)
     ]  # fmt: skip
     nodes = [
-        NodePolicies(s, Facts(s.name, (node_address(s.index), "169.254.1.1"))) for s in w.spaces
+        NodePolicies(s, Facts(s.name, (w.node(s.index - 1), w.addresses.gateway))) for s in w.spaces
     ]
     return pods, nodes, told
 
@@ -152,18 +168,18 @@ def _view(bodies: list[Body], told: list[Told]) -> View:
     return View(tuple(policy(b) for b in bodies), tuple(told), NAMESPACES)
 
 
-def test_the_matrix() -> None:
+def test_the_matrix(family: str) -> None:
     """Every set of policies over every pair of pods on two nodes, the sets in random order so that
     each is reached from another one."""
 
     async def main() -> None:
-        async with world(2) as w:
+        async with world(2, family) as w:
             pods, nodes, told = await _cluster(w)
             try:
                 names = [*SETS]
                 random.Random(7).shuffle(names)
                 for name in names:
-                    view = _view(SETS[name], told)
+                    view = _view(_in(SETS[name], family), told)
                     await asyncio.gather(*(n.sync(view) for n in nodes))
                     found = await _matrix(pods, view)
                     wrong = {f: r for f, r in found.items() if r[0] != r[1]}
@@ -175,9 +191,9 @@ def test_the_matrix() -> None:
     asyncio.run(main())
 
 
-def test_what_is_connected_stays_and_the_node_always_may() -> None:
+def test_what_is_connected_stays_and_the_node_always_may(family: str) -> None:
     async def main() -> None:
-        async with world(2) as w:
+        async with world(2, family) as w:
             pods, nodes, told = await _cluster(w)
             server = pods[0]
             await asyncio.gather(*(n.sync(View()) for n in nodes))
@@ -194,9 +210,18 @@ def test_what_is_connected_stays_and_the_node_always_may() -> None:
             assert await reader.read() == server.address.encode()
             writer.close()
             # And a pod reaches its own node, of which the policies say nothing.
-            listener = await w.spaces[0].listen(node_address(1), 9999)
-            _, writer = await server.space.connect(node_address(1), 9999, 5)
+            listener = await w.spaces[0].listen(w.node(0), 9999)
+            _, writer = await server.space.connect(w.node(0), 9999, 5)
             writer.close()
+            # So does one that was isolated before it was there: it finds its neighbour, which in
+            # IPv6 takes packets to the node that no rule of a policy lets pass.
+            born = Told("a", "born", WEB, (w.at("10.42.1.7"),), "n1")
+            view = _view([DENY_IN, DENY_OUT], [*told, born])
+            await asyncio.gather(*(n.sync(view) for n in nodes))
+            young = await w.pod(0, 7)
+            _, writer = await young.space.connect(w.node(0), 9999, 5)
+            writer.close()
+            assert not await _reaches_tcp(young, client.address)
             listener.close()
             sock.close()
             for node in nodes:
@@ -205,19 +230,19 @@ def test_what_is_connected_stays_and_the_node_always_may() -> None:
     asyncio.run(main())
 
 
-def test_the_next_process_takes_over_without_a_gap() -> None:
+def test_the_next_process_takes_over_without_a_gap(family: str) -> None:
     """A sender never stops; not one datagram comes through while another process' rules take the
     place of the first's."""
 
     async def main() -> None:
-        async with world(1) as w:
+        async with world(1, family) as w:
             a, b = await w.pod(0, 2), await w.pod(0, 3, serves=False)
             told = [Told("a", p.address, {}, (p.address,), "n1") for p in (a, b)]
-            facts = Facts("n1", (node_address(1),))
+            facts = Facts("n1", (w.node(0),))
             first = NodePolicies(w.spaces[0], facts)
             await first.sync(_view([DENY_IN], told))
             first.close()
-            sock = await b.space.run(_udp_socket)
+            sock = await b.udp_socket()
             stop = asyncio.Event()
 
             async def send() -> None:
@@ -261,7 +286,7 @@ def test_a_large_state_is_taken_and_one_pod_more_is_quick() -> None:
             ]  # fmt: skip
             policies = tuple(policy(b) for b in bodies)
             loop = asyncio.get_running_loop()
-            node = NodePolicies(w.spaces[0], Facts("n1", (node_address(1),)))
+            node = NodePolicies(w.spaces[0], Facts("n1", (w.node(0),)))
             namespaces = {f"n{i}": {} for i in range(20)}
             began = loop.time()
             await node.sync(View(policies, tuple(told), namespaces))

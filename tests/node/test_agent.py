@@ -52,7 +52,7 @@ class Node:
             node_name="n1",
             data_dir=self.data,
             clock=self.clock,
-            pod_cidr="10.42.0.0/24",
+            pod_cidrs=("10.42.0.0/24",),
             addresses=("10.0.0.1",),
             capacity={"cpu": "2", "memory": "1Gi", "pods": "250"},
             events=self.events,

@@ -95,7 +95,7 @@ async def cluster(data: Path, **runtime: Any) -> AsyncIterator[Cluster]:
         node_name="n1",
         data_dir=data,
         clock=clock,
-        pod_cidr="10.42.0.0/24",
+        pod_cidrs=("10.42.0.0/24",),
         addresses=("10.0.0.1",),
     )
     await agent.start()

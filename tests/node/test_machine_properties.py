@@ -183,7 +183,7 @@ def test_the_same_story_gives_the_same_instructions(
     world.delete()
     world.run(100)
     told = [i for _, i in world.answers]
-    again = PodMachine(first, host_ip="10.0.0.1")
+    again = PodMachine(first, host_ips=("10.0.0.1",))
     replayed = [i for now, stimuli in world.machine.story for i in again.handle(*stimuli, now=now)]
     if len(world.machine.story) < 1000:
         assert replayed == told

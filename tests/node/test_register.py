@@ -20,7 +20,7 @@ IDENTITY = register.Identity(
     addresses=("10.0.0.1",),
     capacity={"cpu": "2", "memory": "1Gi", "pods": "110"},
     allocatable={"cpu": "2", "memory": "1Gi", "pods": "110"},
-    pod_cidr="10.42.0.0/24",
+    pod_cidrs=("10.42.0.0/24",),
     labels={"extra": "x"},
 )
 

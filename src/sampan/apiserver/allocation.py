@@ -21,6 +21,7 @@ from sampan.api.rules import addresses, service_fields, services
 from sampan.api.rules.addresses import IP_ADDRESSES, SERVICE_CIDRS, Network, Range
 from sampan.api.rules.field import invalid
 from sampan.apiserver.pages import obj_of
+from sampan.lib.addressing import DEFAULT
 from sampan.lib.clock import rfc3339
 from sampan.store.base import Conflict, Delete, Put, Record
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from sampan.apiserver.endpoint import ApiServer
     from sampan.apiserver.stages import Write
 
-DEFAULT_CIDRS = ("10.43.0.0/16",)
 NODE_PORTS = (30000, 32767)
 _PORTS = "allocations/nodeports/"
 _TRIES = 16  # at random, before the whole range is looked through
@@ -53,7 +53,7 @@ class ServiceAllocator:
     last node port."""
 
     def __init__(
-        self, *, cidrs: Sequence[str] = DEFAULT_CIDRS, ports: tuple[int, int] = NODE_PORTS
+        self, *, cidrs: Sequence[str] = DEFAULT.services, ports: tuple[int, int] = NODE_PORTS
     ) -> None:
         self.cidrs = tuple(cidrs)
         self._defaults = [ipaddress.ip_network(c) for c in cidrs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api.call import User
@@ -11,7 +11,7 @@ from sampan.api.catalogue import builtin
 from sampan.api.usage import UsageOfNodes
 from sampan.apiserver import admission
 from sampan.apiserver.aggregation import Aggregation
-from sampan.apiserver.allocation import DEFAULT_CIDRS, ServiceAllocator
+from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
 from sampan.apiserver.authz import RbacAuthorizer
 from sampan.apiserver.endpoint import ApiServer
@@ -66,6 +66,7 @@ from sampan.controllers.volume_binder import VolumeBinder
 from sampan.controllers.volume_expand import VolumeExpand
 from sampan.controllers.volume_protection import ClaimProtection, VolumeProtection
 from sampan.lib import csr
+from sampan.lib.addressing import DEFAULT, Plan
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
 from sampan.scheduler.scheduler import Scheduler
@@ -94,20 +95,18 @@ class ControlPlane:
 
     root_ca: PEM, published in every namespace. sign: with its key, requests that were approved.
     token_key: PEM, signs service account tokens.
-    api_address, api_port: where the ``kubernetes`` Service points to; dns_address: ``kube-dns``.
+    addresses: the cluster's; api_port: where the ``kubernetes`` Service points to.
     host_address: the cluster's own loopback address, where LoadBalancer services are found.
     line: what stands between a component and the API (worlds with faults put theirs there).
     usage: what the containers of each node use, by node (metrics.k8s.io).
-    service_cidrs: ranges of service addresses, one per family, the primary one first.
     proxy: how other API servers know this one; reach: how addresses of Services are connected to.
     """
 
     def __init__(
         self, store: Store, *, clock: Clock, ids: Ids, rng: random.Random, root_ca: str,
-        sign: csr.Sign, token_key: bytes, api_address: str, api_port: int,
+        sign: csr.Sign, token_key: bytes, addresses: Plan = DEFAULT, api_port: int = 6443,
         host_address: str = "127.0.0.1",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
-        dns_address: str = "10.44.1.2", service_cidrs: Sequence[str] = DEFAULT_CIDRS,
         usage: UsageOfNodes = dict, proxy: FrontProxy | None = None, reach: Reach = loopback,
     ) -> None:  # fmt: skip
         self._line = line
@@ -119,7 +118,7 @@ class ControlPlane:
         self.authorizer = RbacAuthorizer()
         self.tokens = TokenIssuer(token_key, clock=clock, ids=ids)
         self.tokens.bind_store(store)
-        allocator = ServiceAllocator(cidrs=service_cidrs)
+        allocator = ServiceAllocator(cidrs=addresses.services)
         self.aggregation = Aggregation(
             self.registry, store, reach=reach, identity=proxy.client if proxy else None
         )
@@ -136,7 +135,8 @@ class ControlPlane:
         self.load_balancers = LoadBalancerController(host_address)
         controllers: tuple[Any, ...] = (
             ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),
-            KubernetesServiceController(api_address, api_port), DnsServiceController(dns_address),
+            KubernetesServiceController(addresses.primary, api_port),
+            DnsServiceController(addresses),
             NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
             ReplicationControllerController(), StatefulSetController(), DaemonSetController(),

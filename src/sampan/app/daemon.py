@@ -31,19 +31,13 @@ from sampan.app.control import ControlSocket, Refused
 from sampan.app.control_plane import ADMIN, ControlPlane
 from sampan.app.members import Members, Node, try_sandbox
 from sampan.client import kubeconfig
-from sampan.lib import csr
+from sampan.lib import addressing, csr
 from sampan.lib.clock import RealClock
 from sampan.lib.datadir import DataDir, started_at
 from sampan.lib.ids import Ids
 from sampan.node.disks import release_devices
 from sampan.node.runtime.base import Runtime, RuntimeFailure
-from sampan.node.runtime.native.nodes import (
-    API_ADDRESS,
-    SERVICE_ADDRESS,
-    destroy,
-    node_address,
-    pod_network,
-)
+from sampan.node.runtime.native.nodes import NetworkFailure, destroy
 from sampan.store.base import Corrupt
 from sampan.store.sqlite import SqliteStore
 
@@ -69,6 +63,8 @@ class Config:
     context: str
     userKubeconfig: str
     merge: bool
+    clusterCIDR: str
+    serviceCIDR: str
     stopped: tuple[int, ...] = ()  # indexes of nodes that stay down
     members: tuple[int, ...] = ()  # indexes of all nodes; the first ones where empty
 
@@ -78,6 +74,11 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.addresses = addressing.plan(
+            pods=config.clusterCIDR,
+            services=config.serviceCIDR,
+            last=max(config.members, default=config.nodes),
+        )
         self.place = DataDir(Path(config.dataDir))
         self.clock = RealClock()
         self.ids = Ids()
@@ -102,8 +103,8 @@ class Daemon:
         self._stage("store")
         hosts = [
             self.place.address, "127.0.0.1", "localhost", "kubernetes", "kubernetes.default",
-            "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", SERVICE_ADDRESS,
-            API_ADDRESS,
+            "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+            self.addresses.primary.api, self.addresses.primary.api_end,
         ]  # fmt: skip
         try:
             self.pki = pki.ensure(self.place.pki, hosts, now=self.clock.now())
@@ -131,7 +132,7 @@ class Daemon:
             self._store, clock=self.clock, ids=self.ids, rng=self.rng,
             root_ca=self.pki.ca.certificate.decode(), sign=csr.signer(self.pki.ca),
             token_key=self.pki.service_accounts,
-            api_address=API_ADDRESS, api_port=6443, host_address=self.place.address,
+            addresses=self.addresses, host_address=self.place.address,
             usage=lambda: {n.name: n.agent.usage for n in self._running()},
             proxy=self.pki.proxy, reach=self._reach,
         )  # fmt: skip
@@ -183,12 +184,14 @@ class Daemon:
         assert self._plane is not None and self._front is not None
         members = self._members = Members(
             self._plane, self._front, cluster=self.config.name, place=self.place,
-            clock=self.clock, ids=self.ids, tls=self._tls,
+            clock=self.clock, ids=self.ids, tls=self._tls, addresses=self.addresses,
             native=self.config.runtime == "native", changed=self.write_marker,
         )  # fmt: skip
-        await members.begin(
-            self.config.members or range(1, self.config.nodes + 1), stopped=self.config.stopped
-        )
+        indexes = self.config.members or range(1, self.config.nodes + 1)
+        try:
+            await members.begin(indexes, stopped=self.config.stopped)
+        except NetworkFailure as e:
+            raise CannotStart(str(e)) from e
 
     async def _until_ready(self) -> None:
         """Honestly ready: every node is Ready by the API's own word, the default service account
@@ -247,7 +250,7 @@ class Daemon:
             "server": self.server, "nodes": len(members) or c.nodes, "port": c.port,
             "members": members, "stopped": stopped, "runtime": c.runtime,
             "context": c.context, "userKubeconfig": c.userKubeconfig, "merge": c.merge,
-            "version": __version__,
+            "version": __version__, "clusterCIDR": c.clusterCIDR, "serviceCIDR": c.serviceCIDR,
         }  # fmt: skip
         part = self.place.state.with_suffix(".part")
         part.write_text(json.dumps(state))
@@ -317,7 +320,8 @@ class Daemon:
             nodes.append({
                 "name": name, "pid": node.pid if node else 0,
                 "state": ("Ready" if ready else "NotReady") if node else "Stopped",
-                "address": node_address(index), "podCIDR": pod_network(index),
+                "address": ",".join(self.addresses.node(index)),
+                "podCIDR": ",".join(self.addresses.pods_of(index)),
             })  # fmt: skip
         pids = [os.getpid(), *(members.pids() if members is not None else ())]
         state = "Ready" if self._is_ready else "Starting"

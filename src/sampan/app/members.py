@@ -17,6 +17,7 @@ from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_
 from sampan.app.node_network import NodeNetwork
 from sampan.control import storage
 from sampan.controllers.local_provisioner import LocalProvisioner
+from sampan.lib.addressing import DEFAULT, Plan
 from sampan.lib.clock import Clock
 from sampan.lib.datadir import DataDir
 from sampan.lib.ids import Ids
@@ -25,14 +26,7 @@ from sampan.node.disks import Disks, release_devices
 from sampan.node.images.store import ImageStore
 from sampan.node.runtime.base import Runtime, SandboxSpec
 from sampan.node.runtime.fake import FakeRuntime
-from sampan.node.runtime.native.nodes import (
-    API_ADDRESS,
-    SERVICE_ADDRESS,
-    Nodes,
-    Space,
-    node_address,
-    pod_network,
-)
+from sampan.node.runtime.native.nodes import Nodes, Space
 from sampan.node.runtime.native.runtime import NativeRuntime
 
 MOST = 250  # the last index that has addresses
@@ -61,7 +55,9 @@ class Members:
     def __init__(
         self, plane: ControlPlane, front: Front, *, cluster: str, place: DataDir, clock: Clock,
         ids: Ids, tls: ssl.SSLContext, native: bool, changed: Callable[[], None],
+        addresses: Plan = DEFAULT,
     ) -> None:  # fmt: skip
+        self._addresses = addresses
         self.indexes: list[int] = []
         self.running: list[Node] = []
         self._plane = plane
@@ -72,7 +68,7 @@ class Members:
         self._ids = ids
         self._tls = tls
         self._changed = changed
-        self._host = Nodes(place.node_root) if native else None
+        self._host = Nodes(place.node_root, addresses) if native else None
         self._images = ImageStore(place.node_root / "images") if native else None
         self._network: NodeNetwork | None = None
         self._lock = asyncio.Lock()
@@ -109,7 +105,9 @@ class Members:
                 await self._make(index)
         if self._host is not None:
             spaces = [n.space for n in self.running if n.space is not None]
-            self._network = NodeNetwork(self._plane, spaces, address=self._place.address)
+            self._network = NodeNetwork(
+                self._plane, spaces, self._addresses, address=self._place.address
+            )
             await self._network.start()
             for node in self.running:
                 self._guard(node)
@@ -131,9 +129,10 @@ class Members:
     async def add(self, count: int) -> list[str]:
         """As many more nodes. Raises Refused, and what starting raises."""
         async with self._lock:
-            free = [i for i in range(1, MOST + 1) if i not in self.indexes][:count]
+            most = min(MOST, *(a.most_nodes for a in self._addresses.of))
+            free = [i for i in range(1, most + 1) if i not in self.indexes][:count]
             if len(free) < count:
-                raise Refused(f"a cluster has at most {MOST} nodes")
+                raise Refused(f"a cluster has at most {most} nodes")
             for index in free:
                 self.indexes = sorted((*self.indexes, index))
                 await self._up(index)
@@ -208,13 +207,18 @@ class Members:
         if self._host is not None:
             assert self._images is not None
             space = await self._host.open(name, index, joined=len(self.indexes) > 1)
-            runtime = NativeRuntime(space, root=root, images=self._images, clock=self._clock)
+            runtime = NativeRuntime(
+                space, root=root, images=self._images, clock=self._clock, plan=self._addresses
+            )
         disks = Disks(self._place.volumes / name, runtime.inside) if runtime else None
-        used: Runtime = runtime or FakeRuntime(self._clock, pod_cidr=pod_network(index))
+        used: Runtime = runtime or FakeRuntime(
+            self._clock, pod_cidrs=self._addresses.pods_of(index)
+        )
         agent = Agent(
             self._plane.client(node_user(name)), runtime=used, node_name=name,
             data_dir=root / "pods" / name if runtime else None, clock=self._clock, ids=self._ids,
-            pod_cidr=pod_network(index), addresses=(node_address(index),), tmpfs=runtime,
+            pod_cidrs=self._addresses.pods_of(index), addresses=self._addresses.node(index),
+            cluster_dns=[a.dns for a in self._addresses.of], tmpfs=runtime,
             disks=disks, view=runtime.view if runtime else str,
             provisioner=self._plane.client(controller_user(LocalProvisioner.name)),
         )  # fmt: skip
@@ -226,8 +230,10 @@ class Members:
         return node
 
     async def _serve_inside(self, node: Node, space: Space) -> None:
-        """The API as pods reach it: at its service address and at its endpoint, on each node."""
-        for host, port in ((SERVICE_ADDRESS, 443), (API_ADDRESS, 6443)):
+        """The API as pods reach it: at its service address and at its endpoint, on each node. Of
+        the primary family alone, as upstream's."""
+        of = self._addresses.primary
+        for host, port in ((of.api, 443), (of.api_end, 6443)):
             sock = await space.listen(host, port)
             await self._front.listen(ssl_context=self._tls, sock=sock)
             node.sockets.append(sock)

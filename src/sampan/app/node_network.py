@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from sampan.api.call import User
 from sampan.app.control_plane import ControlPlane, controller_user
 from sampan.client.cache import Caches
 from sampan.control.events import Recorder
+from sampan.lib.addressing import IPV6, Plan
 from sampan.network.dns.config import nameservers
 from sampan.network.dns.service import ClusterDns
 from sampan.network.outside import Outside
@@ -19,22 +21,9 @@ from sampan.network.policy.rules import Alias
 from sampan.network.policy.rules import Facts as PolicyFacts
 from sampan.network.proxy import NodeRules, Proxy
 from sampan.network.rules import Facts
-from sampan.node.runtime.native.nodes import (
-    API_ADDRESS,
-    DNS_ADDRESS,
-    DNS_ENDPOINT,
-    GATEWAY,
-    PODS,
-    SERVICE_ADDRESS,
-    SERVICES,
-    Space,
-    node_address,
-    route_to_rules,
-)
+from sampan.node.runtime.native.nodes import Space, route_to_rules
 
 PROXY = User("system:kube-proxy", ("system:authenticated",))
-# Reverse names of pods, services and nodes: nobody outside knows them.
-_NETWORKS = (PODS, SERVICES, "10.44.0.0/16")
 
 
 class Part(Protocol):
@@ -50,19 +39,25 @@ class Part(Protocol):
 
 
 class NodeNetwork:
-    """All parts on all nodes. address: the cluster's own, on the host. resolv_conf: what the host's
-    says, where nodes have a way out: names of others are asked there; '' where they have none."""
+    """All parts on all nodes. plan: the cluster's addresses. address: its own, on the host.
+    resolv_conf: what the host's says, where nodes have a way out: names of others are asked there;
+    '' where they have none."""
 
     def __init__(
-        self, plane: ControlPlane, spaces: Sequence[Space], *, address: str, resolv_conf: str = ""
+        self, plane: ControlPlane, spaces: Sequence[Space], plan: Plan, *, address: str,
+        resolv_conf: str = "",
     ) -> None:
         self._spaces = {s.name: s for s in spaces}
+        self._plan = plan
         self.dns = ClusterDns(
-            plane.client(controller_user("coredns")), spaces, (DNS_ADDRESS, DNS_ENDPOINT),
-            clock=plane.clock, networks=_NETWORKS, upstreams=nameservers(resolv_conf),
+            plane.client(controller_user("coredns")), spaces, [a.dns for a in plan.of],
+            [a.dns_end for a in plan.of], clock=plane.clock,
+            # Reverse names of pods, services and nodes: nobody outside knows them.
+            networks=[n for a in plan.of for n in (a.pods, a.services, a.nodes)],
+            upstreams=nameservers(resolv_conf),
         )  # fmt: skip
-        self.policies = _policies(plane, spaces)
-        self.proxy = _proxy(plane, self._spaces, address)
+        self.policies = _policies(plane, spaces, plan)
+        self.proxy = _proxy(plane, self._spaces, plan, address)
         self._parts: tuple[Part, ...] = (self.proxy, self.dns, self.policies)
 
     async def start(self) -> None:
@@ -70,9 +65,10 @@ class NodeNetwork:
 
     async def add(self, space: Space) -> None:
         """A node that came later: guarded and served as the others. Raises NftError, OSError."""
-        await self.policies.add(_node_policies(space))
+        await self.policies.add(_node_policies(space, self._plan))
         self._spaces[space.name] = space
-        await asyncio.gather(self.proxy.add(_node_rules(space)), self.dns.add(space))
+        rules = _node_rules(space, self._plan)
+        await asyncio.gather(*(self.proxy.add(r) for r in rules), self.dns.add(space))
 
     async def remove(self, name: str) -> None:
         """A node that goes; before its space is closed."""
@@ -85,14 +81,20 @@ class NodeNetwork:
         await asyncio.gather(*(p.stop() for p in self._parts), return_exceptions=True)
 
 
-def _node_rules(space: Space) -> NodeRules:
-    own = frozenset((SERVICE_ADDRESS, DNS_ADDRESS))
-    at = node_address(space.index)
-    facts = Facts(space.name, (at,), masquerade=at, own=own)
-    return NodeRules(space, facts, routes=lambda add, remove: route_to_rules(at, add, remove))
+def _node_rules(space: Space, plan: Plan) -> list[NodeRules]:
+    """Of each family; the first answers health checks in all."""
+    every = "::" if IPV6 in plan.families else "0.0.0.0"
+    made: list[NodeRules] = []
+    for a in plan.of:
+        own = frozenset((a.dns, a.api) if a is plan.primary else (a.dns,))
+        at = a.node(space.index)
+        facts = Facts(space.name, (at,), masquerade=at, own=own, pods=a.pods, services=a.services)
+        routes = partial(route_to_rules, at)
+        made.append(NodeRules(space, facts, routes=routes, every="" if made else every))
+    return made
 
 
-def _proxy(plane: ControlPlane, spaces: Mapping[str, Space], address: str) -> Proxy:
+def _proxy(plane: ControlPlane, spaces: Mapping[str, Space], plan: Plan, address: str) -> Proxy:
     """The Services of all nodes, and their way in from the host."""
     client = plane.client(PROXY)
     caches = Caches(client)
@@ -103,29 +105,25 @@ def _proxy(plane: ControlPlane, spaces: Mapping[str, Space], address: str) -> Pr
         if service is not None:
             recorder.emit(service.body, "Warning", "FailedToListen", message)
 
-    rules = [_node_rules(s) for s in spaces.values()]
+    rules = [r for s in spaces.values() for r in _node_rules(s, plan)]
     outside = Outside(address=address, spaces=spaces, rng=plane.rng, failed=failed)
-    return Proxy(caches, plane.engine.caches["pods"], rules, outside=outside, recorder=recorder)
+    return Proxy(caches, plane.engine.caches["pods"], rules, outside=outside, recorder=recorder,
+                 families=plan.families)  # fmt: skip
 
 
-# Cluster DNS as policies know it: by the labels its pods have elsewhere.
-_DNS = Pod(
-    "kube-system", "kube-dns", {"k8s-app": "kube-dns"}, (DNS_ENDPOINT,),
-    ports=(NamedPort("dns", "udp", 53), NamedPort("dns-tcp", "tcp", 53)),
-)  # fmt: skip
-_ALIASES = (
-    Alias(SERVICE_ADDRESS, "tcp", 443, API_ADDRESS, 6443),
-    Alias(DNS_ADDRESS, "udp", 53, DNS_ENDPOINT, 53),
-    Alias(DNS_ADDRESS, "tcp", 53, DNS_ENDPOINT, 53),
-)
+def _node_policies(space: Space, plan: Plan) -> NodePolicies:
+    aliases = [Alias(plan.primary.api, "tcp", 443, plan.primary.api_end, 6443)]
+    aliases += [Alias(a.dns, p, 53, a.dns_end, 53) for a in plan.of for p in ("udp", "tcp")]
+    own = tuple(ip for a in plan.of for ip in (a.node(space.index), a.gateway))
+    return NodePolicies(space, PolicyFacts(space.name, own, tuple(aliases)))
 
 
-def _node_policies(space: Space) -> NodePolicies:
-    facts = PolicyFacts(space.name, (node_address(space.index), GATEWAY), _ALIASES)
-    return NodePolicies(space, facts)
-
-
-def _policies(plane: ControlPlane, spaces: Sequence[Space]) -> Enforcer:
-    nodes = [_node_policies(s) for s in spaces]
+def _policies(plane: ControlPlane, spaces: Sequence[Space], plan: Plan) -> Enforcer:
+    """Cluster DNS is known to policies by the labels its pods have elsewhere."""
+    dns = Pod(
+        "kube-system", "kube-dns", {"k8s-app": "kube-dns"}, tuple(a.dns_end for a in plan.of),
+        ports=(NamedPort("dns", "udp", 53), NamedPort("dns-tcp", "tcp", 53)),
+    )  # fmt: skip
+    nodes = [_node_policies(s, plan) for s in spaces]
     client = plane.client(controller_user("network-policy-controller"))
-    return Enforcer(client, nodes, served=(_DNS,))
+    return Enforcer(client, nodes, served=(dns,))

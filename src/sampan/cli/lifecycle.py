@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from sampan.cli.control import Failed, ask
 from sampan.client import kubeconfig
+from sampan.lib.addressing import Plan, Unusable, plan
 from sampan.lib.datadir import DataDir, started_at
 
 _TOOLS = {"conmon": "conmon", "catatonit": "catatonit"}  # command -> Debian package
@@ -46,10 +47,33 @@ def _require_tools(runtime: str) -> None:
         raise Failed(f"missing: apt-get install {' '.join(missing)}")
 
 
+def _addresses(args: argparse.Namespace, before: dict[str, Any], *, last: int = 1) -> Plan:
+    """What is asked for, or what the cluster has, which is what it keeps. Raises Failed."""
+    families, pods, services = args.ip_families, args.cluster_cidr, args.service_cidr
+    try:
+        made = plan(families or "", pods or "", services or "", last=last)
+        if not before:
+            return made
+        held = plan(
+            pods=before.get("clusterCIDR", ""), services=before.get("serviceCIDR", ""), last=last
+        )
+    except Unusable as e:
+        raise Failed(str(e)) from e
+    if (
+        (families and made.families != held.families)
+        or (pods and made.pods != held.pods)
+        or (services and made.services != held.services)
+    ):
+        ranges = f"{', '.join(held.pods)} for pods and {', '.join(held.services)} for Services"
+        raise Failed(f"this cluster has {ranges}, and keeps them (`sampan down --purge` first)")
+    return held
+
+
 def up(args: argparse.Namespace) -> int:
     where = place(args)
     if running := where.running():
         print(f"sampan is already running (pid {running['pid']}) at {running['server']}")
+        _addresses(args, running)
         running = _more_nodes(where, running, args.nodes or 0)
         _tell(where, running)
         if args.demo:
@@ -63,6 +87,9 @@ def up(args: argparse.Namespace) -> int:
     if chosen is None and before and not before.get("merge"):
         chosen = Path(before["userKubeconfig"])
     _require_tools(runtime)
+    nodes = args.nodes or before.get("nodes") or 1
+    members = _members(before, args.nodes)
+    addresses = _addresses(args, before, last=max(members))
     try:
         where.root.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as e:
@@ -70,14 +97,16 @@ def up(args: argparse.Namespace) -> int:
     config = {
         "name": name,
         "dataDir": str(where.root),
-        "nodes": args.nodes or before.get("nodes") or 1,
-        "members": (members := _members(before, args.nodes)),
+        "nodes": nodes,
+        "members": members,
         "stopped": [i for i in before.get("stopped") or () if i in members],
         "port": args.port if args.port is not None else before.get("port") or 6443,
         "runtime": runtime,
         "context": context(name),
         "userKubeconfig": str((chosen or kubeconfig.user_path()).absolute()),
         "merge": chosen is None,
+        "clusterCIDR": ",".join(addresses.pods),
+        "serviceCIDR": ",".join(addresses.services),
     }
     began = time.monotonic()
     print(f"sampan {name}: pods have no way out of this host (no uplink)")

@@ -60,6 +60,11 @@ def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
     up.add_argument(
         "--no-uplink", action="store_true", help="pods get no way out of the host (the only mode)"
     )
+    up.add_argument(
+        "--ip-families", metavar="F[,F]", help="ipv4, ipv6, or both, the primary one first"
+    )
+    up.add_argument("--cluster-cidr", metavar="CIDR[,CIDR]", help="of pods, one of each family")
+    up.add_argument("--service-cidr", metavar="CIDR[,CIDR]", help="of Services, likewise")
     up.add_argument("--kubeconfig", type=Path, help="write it here; leave the user's own alone")
     up.add_argument("--foreground", action="store_true", help="stay; Ctrl-C takes it down")
     up.add_argument("--demo", action="store_true", help="load stand-in images, run a demo")

@@ -44,6 +44,8 @@ _KEPT = (
     "context",
     "userKubeconfig",
     "merge",
+    "clusterCIDR",
+    "serviceCIDR",
 )
 _FREEZE, _THAW = 0xC0045877, 0xC0045878  # ioctls FIFREEZE and FITHAW
 _CHUNK = 1 << 20

@@ -6,9 +6,12 @@ endpoints), KEP-2086 (internalTrafficPolicy), KEP-2433 and KEP-3015 (hints by zo
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from sampan.lib.addressing import IPV4, family_of
 
 Body = Mapping[str, Any]
 SERVICE_NAME = "kubernetes.io/service-name"  # label of a slice: the Service it belongs to
@@ -52,15 +55,19 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Ingress:
-    """An address of a LoadBalancer. ports: (number, protocol) served there; none named: all."""
+    """An address of a LoadBalancer. ports: (number, protocol) served there; none named: all.
+    is_virtual: packets reach the nodes with it as their destination (ipMode VIP)."""
 
     ip: str
     ports: tuple[tuple[int, str], ...] = ()
+    is_virtual: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a proxy needs of a Service. Addresses are IPv4."""
+    """What a proxy of one family needs of a Service. Addresses are of that family and written as
+    the kernel writes them; but *ingress* has the host's own (127.x.y.z) in either: a relay goes
+    on from there in whatever family the endpoints have."""
 
     namespace: str
     name: str
@@ -86,15 +93,16 @@ class Service:
         return bool(self.external_ips or self.ingress or any(p.node_port for p in self.ports))
 
 
-def service(body: Body) -> Service | None:
-    """None for those that no proxy serves: headless, ExternalName, left to another proxy."""
+def service(body: Body, family: str = IPV4) -> Service | None:
+    """None for those that no proxy of *family* serves: headless, ExternalName, left to another
+    proxy, without an address of the family."""
     spec, meta = body["spec"], body["metadata"]
-    ips = tuple(ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP") or ""] if _is_v4(ip))
+    ips = _of(family, spec.get("clusterIPs") or [spec.get("clusterIP") or ""])
     if not ips or spec.get("type") == "ExternalName" or _OTHER_PROXY in (meta.get("labels") or {}):
         return None
     kind = spec.get("type") or "ClusterIP"
     balancer = (body.get("status") or {}).get("loadBalancer") or {}
-    ingress = [i for i in balancer.get("ingress") or () if _is_v4(i.get("ip") or "")]
+    ingress = [_ingress(i, family) for i in balancer.get("ingress") or () if _is_near(i, family)]
     ingress = ingress if kind == "LoadBalancer" else []
     affinity = 0
     if spec.get("sessionAffinity") == "ClientIP":
@@ -105,21 +113,32 @@ def service(body: Body) -> Service | None:
     return Service(
         namespace=meta["namespace"], name=meta["name"], type=kind, cluster_ips=ips,
         ports=tuple(_port(p, kind) for p in spec.get("ports") or ()),
-        external_ips=tuple(ip for ip in spec.get("externalIPs") or () if _is_v4(ip)),
-        virtual_ips=tuple(i["ip"] for i in ingress if i.get("ipMode", "VIP") == "VIP"),
-        ingress=tuple(_ingress(i) for i in ingress),
+        external_ips=_of(family, spec.get("externalIPs") or ()),
+        virtual_ips=_of(family, [i.ip for i in ingress if i.is_virtual]),
+        ingress=tuple(ingress),
         affinity=affinity,
         internal_local=spec.get("internalTrafficPolicy") == "Local",
         external_local=external_local,
         health_port=int(spec.get("healthCheckNodePort") or 0) if external_local else 0,
-        sources=tuple(s.strip() for s in spec.get("loadBalancerSourceRanges") or ()
-                      if _is_v4(s.strip())),
+        sources=_sources(spec.get("loadBalancerSourceRanges") or (), family),
     )  # fmt: skip
 
 
-def _ingress(item: Body) -> Ingress:
+def _ingress(item: Body, family: str) -> Ingress:
     ports = [p for p in item.get("ports") or () if not p.get("error")]
-    return Ingress(item["ip"], tuple((int(p["port"]), p["protocol"].lower()) for p in ports))
+    numbers = tuple((int(p["port"]), p["protocol"].lower()) for p in ports)
+    return Ingress(written(item["ip"]), numbers, item.get("ipMode", "VIP") == "VIP")
+
+
+def _is_near(item: Body, family: str) -> bool:
+    """Whether a LoadBalancer's address is of *family*, or of the host itself."""
+    ip = item.get("ip") or ""
+    return bool(ip) and (family_of(ip) == family or ip.startswith("127."))
+
+
+def _sources(ranges: Iterable[str], family: str) -> tuple[str, ...]:
+    """Those of *family*; the others say nothing of it, as with kube-proxy."""
+    return tuple(s for r in ranges if family_of(s := r.strip()) == family)
 
 
 def _port(port: Body, kind: str) -> ServicePort:
@@ -128,16 +147,24 @@ def _port(port: Body, kind: str) -> ServicePort:
     return ServicePort(port.get("name") or "", protocol, int(port["port"]), node_port)
 
 
-def _is_v4(address: str) -> bool:
-    return "." in address and ":" not in address
+def _of(family: str, addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(written(ip) for ip in addresses if ip not in ("", "None")
+                 and family_of(ip) == family)  # fmt: skip
 
 
-def endpoints(slices: Iterable[Body]) -> dict[PortKey, tuple[Endpoint, ...]]:
-    """The endpoints of each port of one Service, by address and port in order. One that two
-    slices tell of is taken from where it is ready, else from where it serves."""
+def written(address: str) -> str:
+    """*address* as the kernel's tools write it: an IPv6 address may come in many forms."""
+    if ":" not in address:
+        return address
+    return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address))
+
+
+def endpoints(slices: Iterable[Body], family: str = IPV4) -> dict[PortKey, tuple[Endpoint, ...]]:
+    """The endpoints of each port of one Service in *family*, by address and port in order. One
+    that two slices tell of is taken from where it is ready, else from where it serves."""
     found: dict[PortKey, dict[tuple[str, int], Endpoint]] = {}
     for piece in slices:
-        if piece.get("addressType") != "IPv4" or _HEADLESS in (
+        if piece.get("addressType") != family or _HEADLESS in (
             piece["metadata"].get("labels") or {}
         ):
             continue
@@ -158,7 +185,7 @@ def _endpoint(item: Body, port: int) -> Endpoint:
     conditions = item.get("conditions") or {}
     hints = item.get("hints") or {}
     return Endpoint(
-        address=item["addresses"][0],
+        address=written(item["addresses"][0]),
         port=port,
         node=item.get("nodeName") or "",
         ready=conditions.get("ready") is not False,

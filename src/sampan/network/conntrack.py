@@ -23,7 +23,7 @@ _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18  # CTA_*
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
-_SOURCE, _DESTINATION = 1, 2  # CTA_IP_V4_*
+_ENDS = {4: (1, 2), 16: (3, 4)}  # CTA_IP_V4_*, CTA_IP_V6_*: source, destination; by their length
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
 _TYPE = 0x3FFF
 _BUFFER = 1 << 18
@@ -36,6 +36,7 @@ class Flow:
     destination: Address
     answers: Address
     name: bytes  # attributes that name it in a request
+    family: int = socket.AF_INET
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -55,24 +56,34 @@ def _attribute(kind: int, value: bytes, *, nested: bool = False) -> bytes:
 
 
 def flow(payload: bytes) -> Flow | None:
-    """The entry a message tells of, None if not UDP over IPv4. payload: after the nfgenmsg."""
+    """The entry a message tells of, None if not UDP. payload: after the nfgenmsg."""
     parts = dict(attributes(payload))
     original, reply = parts.get(_ORIGINAL), parts.get(_REPLY)
     if original is None or reply is None:
         return None
     ip, proto = _tuple(original)
     answer_ip, answer_proto = _tuple(reply)
-    if proto.get(_NUMBER) != bytes([PROTOCOLS["udp"]]) or len(ip.get(_DESTINATION, b"")) != 4:
+    ends = next((e for size, e in _ENDS.items() if len(ip.get(e[1], b"")) == size), None)
+    if proto.get(_NUMBER) != bytes([PROTOCOLS["udp"]]) or ends is None:
         return None
+    source, destination = ends
     name = _attribute(_ORIGINAL, original, nested=True)
     for kind in (_ID, _ZONE):
         if kind in parts:
             name += _attribute(kind, parts[kind])
     return Flow(
-        (socket.inet_ntoa(ip[_DESTINATION]), int.from_bytes(proto[_DESTINATION_PORT], "big")),
-        (socket.inet_ntoa(answer_ip[_SOURCE]), int.from_bytes(answer_proto[_SOURCE_PORT], "big")),
-        name,
-    )
+        (_text(ip[destination]), int.from_bytes(proto[_DESTINATION_PORT], "big")),
+        (_text(answer_ip[source]), int.from_bytes(answer_proto[_SOURCE_PORT], "big")),
+        name, _family(_text(ip[destination])),
+    )  # fmt: skip
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _text(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def _tuple(data: bytes) -> tuple[dict[int, bytes], dict[int, bytes]]:
@@ -93,17 +104,18 @@ def udp(changes: Mapping[Vip, frozenset[Address]]) -> dict[Address, frozenset[Ad
 
 def forget(serving: Mapping[Address, frozenset[Address]]) -> int:
     """Delete what is stale; how many entries that were. Raises OSError."""
+    families = sorted({_family(ip) for ip, _port in serving})
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as sock:
         sock.bind((0, 0))
-        stale = [f for f in _dump(sock) if is_stale(f, serving)]
+        stale = [f for family in families for f in _dump(sock, family) if is_stale(f, serving)]
         for one in stale:
-            _send(sock, _DELETE, _REQUEST | _ACK, one.name)
+            _send(sock, _DELETE, _REQUEST | _ACK, one.name, one.family)
             _acknowledged(sock.recv(_BUFFER))
         return len(stale)
 
 
-def _send(sock: socket.socket, kind: int, flags: int, payload: bytes) -> None:
-    body = struct.pack("=BBH", socket.AF_INET, 0, 0) + payload
+def _send(sock: socket.socket, kind: int, flags: int, payload: bytes, family: int) -> None:
+    body = struct.pack("=BBH", family, 0, 0) + payload
     sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
 
 
@@ -113,8 +125,8 @@ def _acknowledged(answer: bytes) -> None:
         raise OSError(-error, f"delete a connection: {os.strerror(-error)}")
 
 
-def _dump(sock: socket.socket) -> Iterator[Flow]:
-    _send(sock, _GET, _REQUEST | _DUMP, b"")
+def _dump(sock: socket.socket, family: int) -> Iterator[Flow]:
+    _send(sock, _GET, _REQUEST | _DUMP, b"", family)
     while True:
         data = sock.recv(_BUFFER)
         at = 0

@@ -2,7 +2,9 @@
 
 The host's firewall is not touched and no packet leaves the host's namespace: a listener of the host
 takes a connection, and a socket made inside a node goes on to an endpoint (``relay``). A listener
-is there while the Service has endpoints, so that without any a client is refused at once.
+is there while the Service has endpoints, so that without any a client is refused at once. It is
+of IPv4 whatever the Service's families: the host has no loopback of IPv6 but ``::1``, which all
+clusters would share (docs/adr/0016).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 
 from sampan.network.backends import (
     Endpoint,
@@ -42,7 +44,7 @@ class Route:
 
     def admits(self, client: str) -> bool:
         return not self.sources or any(
-            IPv4Address(client) in IPv4Network(s, strict=False) for s in self.sources
+            ip_address(client) in ip_network(s, strict=False) for s in self.sources
         )
 
 

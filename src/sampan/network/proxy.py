@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from sampan.api.obj import Obj
 from sampan.client.cache import Caches, Informer
 from sampan.control.events import Recorder
+from sampan.lib.addressing import IPV4
 from sampan.network import conntrack, ruleset
 from sampan.network.backends import (
     SERVICE_NAME,
@@ -69,17 +70,19 @@ def _no_routes(_add: Iterable[str], _remove: Iterable[str]) -> None:
 
 
 class NodeRules:
-    """The kernel of one node: what is claimed of it, what it holds. routes: for addresses of
-    Services that are outside of the range of Services; without one the node's own processes could
-    not send there."""
+    """The kernel of one node in one family: what is claimed of it, what it holds. routes: for
+    addresses of Services that are outside of the range of Services; without one the node's own
+    processes could not send there. every: the address at which health checks are answered, ``::``
+    for both families, '' where the node's rules of another family see to them."""
 
     def __init__(
         self, space: Space, facts: Facts, *, nft: Callable[[], Nft] = Nft,
-        routes: Routes = _no_routes,
+        routes: Routes = _no_routes, every: str = "0.0.0.0",
     ) -> None:  # fmt: skip
         self.space = space
         self.facts = facts
-        self.health = HealthChecks(space)
+        self.health = HealthChecks(space, host=every)
+        self.has_health = bool(every)
         self.checks: dict[int, Check] = {}
         self._claims: Claims[Entry] = Claims()
         self._dirty: set[Vip] = set()
@@ -106,7 +109,7 @@ class NodeRules:
         if self._nft is None:
             self._nft = await self.space.run(self._open)
         held = await self.space.run(self._held)
-        table = held if held is not None else ruleset.Table()
+        table = held if held is not None else ruleset.Table(family=self.facts.family)
         found = dict(table.rows)
         self._dirty = self._claims.vips() | {*found}
         await self._route(found, found)  # they should be there; whether they are, is not known
@@ -120,10 +123,10 @@ class NodeRules:
     def _held(self) -> ruleset.Table | None:
         assert self._nft is not None
         try:
-            text = self._nft.run(f"list table ip {ruleset.TABLE}")
+            text = self._nft.run(ruleset.listing(self.facts.family))
             if f"chain {ruleset.version(self.facts)} {{" not in text:
                 return None
-            return ruleset.parse(text)
+            return ruleset.parse(text, self.facts.family)
         except (NftError, ruleset.Foreign) as e:
             log.debug("rules of node %s are made anew: %s", self.space.name, e)
             return None
@@ -133,7 +136,7 @@ class NodeRules:
         changes: dict[Vip, Row | None] = {}
         for vip in dirty:
             entry, old = self._claims.entry(vip), table.rows.get(vip)
-            new = row(entry, old) if entry else None
+            new = row(entry, old, table.memory(vip)) if entry else None
             if new != old:
                 changes[vip] = new
         commands = prefix + table.command(changes)
@@ -175,12 +178,22 @@ class NodeRules:
         if udp := conntrack.udp(flows):
             await self.space.run(conntrack.forget, udp)
         if clients:
-            await self.space.run(self._forget_clients, clients)
+            await self.space.run(self._forget_clients, clients, table)
 
-    def _forget_clients(self, places: Mapping[Vip, frozenset[Address]]) -> None:
+    def _forget_clients(
+        self, places: Mapping[Vip, frozenset[Address]], table: ruleset.Table
+    ) -> None:
         assert self._nft is not None
-        text = self._nft.run(f"list map ip {ruleset.TABLE} affinity")
-        for command in ruleset.strays(text, places):  # one by one: they end by themselves, too
+        commands: list[str] = []
+        if self.facts.family == IPV4:
+            commands = ruleset.strays(self._nft.run(ruleset.listing(IPV4, "affinity")), places)
+        for vip, held in places.items() if self.facts.family != IPV4 else ():
+            memory = ruleset.memory_of(table.rows.get(vip) or Row())
+            if memory:  # else its maps went with it
+                lists = [self._nft.run(ruleset.listing(self.facts.family, f"{kind}-{memory}"))
+                         for kind in ("clients", "ports")]  # fmt: skip
+                commands += ruleset.own_strays(lists[0], lists[1], memory, held)
+        for command in commands:  # one by one: they end by themselves, too
             try:
                 self._nft.run(command)
             except NftError as e:
@@ -196,17 +209,19 @@ class NodeRules:
 class Proxy:
     """All nodes of this process, and the way in from the host. A ``Part`` of ``NodeNetwork``.
 
-    caches: of the proxy's own identity. pods: those whose host ports are served (the proxy itself
-    may not read pods; upstream that is the container runtime's work).
+    nodes: of each node, one for each of *families*. caches: of the proxy's own identity. pods:
+    those whose host ports are served (the proxy itself may not read pods; upstream that is the
+    container runtime's work).
     """
 
     def __init__(
         self, caches: Caches, pods: Informer, nodes: Sequence[NodeRules], *, outside: Outside,
-        recorder: Recorder,
+        recorder: Recorder, families: Sequence[str] = (IPV4,),
     ) -> None:  # fmt: skip
         self._caches = caches
         self._pods = pods
         self._nodes = tuple(nodes)
+        self._families = tuple(families)
         self._outside = outside
         self._recorder = recorder
         self._dirty: set[str] = set()
@@ -337,19 +352,36 @@ class Proxy:
 
     def _claim_service(self, owner: str, nodes: Sequence[NodeRules]) -> None:
         held = self._caches["services"].get(*owner.split("/"))
-        known = service(held.body) if held else None
-        found: Found = {}
-        if known is not None:
-            slices = self._caches["endpointslices.discovery.k8s.io"].by(_BY_SERVICE, owner)
-            found = endpoints(s.body for s in slices)
+        views = self._views(held, owner) if held is not None else {}
+        # One family is enough where no packet goes: the primary one if it has endpoints.
+        known, found = next(
+            (v for v in views.values() if any(v[1].values())),
+            next(iter(views.values()), (None, {})),
+        )
         for node in nodes:
-            node.claim(owner, service_entries(known, found, node.facts) if known else {})
+            view = views.get(node.facts.family)
+            node.claim(owner, service_entries(*view, node.facts) if view else {})
+            if not node.has_health:
+                continue
             count = ready_addresses(found.values(), node.facts.node)
             _set_check(node.checks, owner, known, count)
         self._outside.put(owner, known, found)
         # From the host all nodes are behind one address: it tells of what they have together.
-        total = sum(ready_addresses(found.values(), n.facts.node) for n in self._all(nodes))
+        names = {n.facts.node for n in self._all(nodes)}
+        total = sum(ready_addresses(found.values(), name) for name in names)
         _set_check(self._host_checks, owner, known, total)
+
+    def _views(self, held: Obj, owner: str) -> dict[str, tuple[Service, Found]]:
+        """The Service and its endpoints in each family it has, its primary one first."""
+        own = held.spec.get("ipFamilies") or ()
+        order = sorted(self._families, key=lambda f: own.index(f) if f in own else len(own))
+        views: dict[str, tuple[Service, Found]] = {}
+        for family in order:
+            known = service(held.body, family)
+            if known is not None:
+                slices = self._caches["endpointslices.discovery.k8s.io"].by(_BY_SERVICE, owner)
+                views[family] = known, endpoints((s.body for s in slices), family)
+        return views
 
     def _all(self, nodes: Sequence[NodeRules]) -> list[NodeRules]:
         return [*self._nodes, *(n for n in nodes if n not in self._nodes)]

@@ -57,8 +57,8 @@ async def open_listener(vip: Vip, router: Router, spaces: Mapping[str, Sockets])
     return protocol
 
 
-def _socket(kind: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET, kind)
+def _socket(family: socket.AddressFamily, kind: int) -> socket.socket:
+    made = socket.socket(family, kind)
     made.setblocking(False)
     if kind == socket.SOCK_STREAM:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -84,7 +84,8 @@ class _Dial:
         """A connected socket inside the node of an endpoint; None if nobody answers."""
         for endpoint in self.router.order(self.vip, client)[:_TRIES]:
             space = self._spaces.get(endpoint.node) or next(iter(self._spaces.values()))
-            sock = await space.run(_socket, kind)
+            family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+            sock = await space.run(_socket, family, kind)
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     await asyncio.get_running_loop().sock_connect(sock, endpoint.place)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, collapse_addresses, ip_address, ip_network
+from ipaddress import collapse_addresses, ip_address, ip_network
 
+from sampan.lib.addressing import DEFAULT, family_of
 from sampan.network.backends import (
     Body,
     Endpoint,
@@ -20,17 +21,19 @@ from sampan.network.backends import (
     anywhere,
     cluster_wide,
     on_node,
+    written,
 )
 from sampan.network.claims import Vip
 
 Address = tuple[str, int]
 # Of two who claim the same address and port the lower rank wins, then the lower key.
+_EVERY = ("0.0.0.0", "::")
 CLUSTER_IP, NODE_PORT, BALANCER, EXTERNAL_IP, HOST_PORT = range(5)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Of the node whose rules are made.
+    """Of the node whose rules are made, in one family, *masquerade*'s.
 
     addresses: where it answers NodePorts and host ports. own: addresses of Services which
     processes of the node itself answer; no rule touches them. masquerade: the source address of
@@ -42,8 +45,12 @@ class Facts:
     masquerade: str
     zone: str = ""
     own: frozenset[str] = frozenset()
-    pods: str = "10.42.0.0/16"
-    services: str = "10.43.0.0/16"
+    pods: str = DEFAULT.primary.pods
+    services: str = DEFAULT.primary.services
+
+    @property
+    def family(self) -> str:
+        return family_of(self.masquerade)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,7 @@ def _outside(
 
 def _is_loopback(ip: str) -> bool:
     """Served from the host's own side; in a node it would be the node's own loopback."""
-    return ip.startswith("127.")
+    return ip.startswith("127.") or ip == "::1"
 
 
 def _pick(chosen: Sequence[Endpoint], affinity: int, *, masquerade: bool = False) -> Pick | None:
@@ -142,11 +149,13 @@ def _pick(chosen: Sequence[Endpoint], affinity: int, *, masquerade: bool = False
 
 
 def pod_entries(pod: Body, facts: Facts) -> Entries:
-    """The host ports of one pod, while it runs on *facts*' node and has an address."""
+    """The host ports of one pod, while it runs on *facts*' node and has an address of its family.
+    hostIP '' asks for every address of the node, 0.0.0.0 and :: for those of one family."""
     spec, status = pod["spec"], pod.get("status") or {}
-    address = status.get("podIP") or ""
+    told = [i.get("ip") or "" for i in status.get("podIPs") or ()] or [status.get("podIP") or ""]
+    address = next((ip for ip in told if ip and family_of(ip) == facts.family), "")
     if (
-        spec.get("nodeName") != facts.node or spec.get("hostNetwork") or "." not in address
+        spec.get("nodeName") != facts.node or spec.get("hostNetwork") or not address
         or status.get("phase") in ("Succeeded", "Failed")
     ):  # fmt: skip
         return {}
@@ -156,17 +165,15 @@ def pod_entries(pod: Body, facts: Facts) -> Entries:
             number = port.get("hostPort")
             if not number:
                 continue
-            asked = port.get("hostIP") or "0.0.0.0"
+            asked = port.get("hostIP") or ""
             entry = Entry(HOST_PORT, Pick(((address, int(port["containerPort"])),)))
-            for ip in facts.addresses if asked == "0.0.0.0" else (asked,):
-                if _is_v4(ip) and not _is_loopback(ip) and ip not in facts.own:
+            if asked and family_of(asked) != facts.family:
+                continue
+            for ip in facts.addresses if asked in ("", *_EVERY) else (written(asked),):
+                if not _is_loopback(ip) and ip not in facts.own:
                     vip = (ip, (port.get("protocol") or "TCP").lower(), int(number))
                     entries.setdefault(vip, entry)
     return entries
-
-
-def _is_v4(address: str) -> bool:
-    return ":" not in address
 
 
 def has_host_ports(pod: Body) -> bool:
@@ -201,19 +208,20 @@ class Row:
         return frozenset((*self.endpoints, *self.inside_endpoints))
 
 
-def row(entry: Entry, old: Row | None) -> Row:
-    """The row that fulfils *entry*, as near to *old* as it can be."""
+def row(entry: Entry, old: Row | None, memory: str = "") -> Row:
+    """The row that fulfils *entry*, as near to *old* as it can be. memory: the name of maps of its
+    own for its clients; '' for the one of all."""
     held = old or Row()
     affinity = next((p.affinity for p in (entry.pick, entry.inside) if p and p.affinity), 0)
     return Row(
-        verdict=_verdict(entry.pick, "pick"),
+        verdict=_verdict(entry.pick, "pick", memory),
         endpoints=numbered(held.endpoints, entry.pick.endpoints if entry.pick else ()),
-        inside=_verdict(entry.inside, "inside"),
+        inside=_verdict(entry.inside, "inside", memory),
         inside_endpoints=numbered(
             held.inside_endpoints, entry.inside.endpoints if entry.inside else ()
         ),
         refuse=entry.refuse,
-        record=f"record-{affinity}" if affinity else "",
+        record=_record(affinity, memory),
         sources=_apart(entry.sources),
         is_cluster_ip=entry.rank == CLUSTER_IP,
     )
@@ -232,15 +240,22 @@ def foreign(vips: Iterable[Vip], facts: Facts) -> frozenset[str]:
 
 def _apart(networks: Sequence[str]) -> tuple[str, ...]:
     """The same addresses in networks that do not overlap: the kernel takes no others."""
-    return tuple(str(n) for n in collapse_addresses(IPv4Network(n, strict=False) for n in networks))
+    found = [ip_network(n, strict=False) for n in networks]
+    return tuple(str(n) for n in collapse_addresses(found))  # type: ignore[type-var]
 
 
-def _verdict(pick: Pick | None, kind: str) -> str:
+def _record(affinity: int, memory: str) -> str:
+    if not affinity:
+        return ""
+    return f"keep-{memory}-{affinity}" if memory else f"record-{affinity}"
+
+
+def _verdict(pick: Pick | None, kind: str, memory: str) -> str:
     if pick is None:
         return ""
     name = f"{kind}-{len(pick.endpoints)}"
     if pick.affinity:
-        name = f"affine-{name}"
+        name = f"sticky-{memory}-{name}" if memory else f"affine-{name}"
     return f"masq-{name}" if pick.masquerade else name
 
 

@@ -15,6 +15,7 @@ from sampan.api.usage import Counters
 from sampan.client.base import Client, Unknown
 from sampan.client.cache import Informer
 from sampan.control.events import Recorder
+from sampan.lib.addressing import DEFAULT
 from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
 from sampan.node import admission, register, resizing, usage
@@ -53,7 +54,7 @@ class Agent:
         data_dir: Path | None,
         clock: Clock,
         ids: Ids | None = None,
-        pod_cidr: str = "",
+        pod_cidrs: Sequence[str] = (),
         addresses: Sequence[str] = (),
         capacity: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -63,7 +64,7 @@ class Agent:
         view: Callable[[str], str] = str,
         provisioner: Client | None = None,
         events: EventSink | None = None,
-        cluster_dns: str = "10.43.0.10",
+        cluster_dns: Sequence[str] = (DEFAULT.primary.dns,),
     ) -> None:
         sizes = dict(capacity or register.detect_capacity(data_dir))
         self.identity = register.Identity(
@@ -71,7 +72,7 @@ class Agent:
             addresses=tuple(addresses),
             capacity=sizes,
             allocatable=sizes,
-            pod_cidr=pod_cidr,
+            pod_cidrs=tuple(pod_cidrs),
             labels=labels or {},
             taints=taints,
         )
@@ -120,7 +121,7 @@ class Agent:
             log_root=data_dir / "logs" if data_dir is not None else None,
             host_hosts=_text("/etc/hosts") if data_dir is not None else "",
             host_resolv=_text("/etc/resolv.conf") if data_dir is not None else "",
-            cluster_dns=cluster_dns,
+            cluster_dns=tuple(cluster_dns),
         )
         self.streams = Streams(runtime, clock=clock, find=self._find)
 
@@ -376,9 +377,8 @@ class Agent:
             change: Body = {}
             if any(node.labels.get(k) != v for k, v in labels.items()):
                 change["metadata"] = {"labels": labels}
-            if self.identity.pod_cidr and not node.spec.get("podCIDR"):
-                cidr = self.identity.pod_cidr
-                change["spec"] = {"podCIDR": cidr, "podCIDRs": [cidr]}
+            if self.identity.pod_cidrs and not node.spec.get("podCIDR"):
+                change["spec"] = register.pod_cidrs(self.identity)
             if change:
                 node = await self._client.patch("nodes", name, change)
         self._node_status = node.status

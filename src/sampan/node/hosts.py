@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from sampan.api.obj import Body
+from collections.abc import Sequence
 
-CLUSTER_DNS = "10.43.0.10"
+from sampan.api.obj import Body
+from sampan.lib.addressing import DEFAULT
+
 CLUSTER_DOMAIN = "cluster.local"
 
 _LOCAL = (
@@ -41,15 +43,17 @@ _SERVERS, _SEARCHES, _NAME, _LINE = 3, 32, 253, 2048
 
 
 def resolv_conf(
-    pod: Body, *, of_host: str, dns: str = CLUSTER_DNS, cluster_domain: str = CLUSTER_DOMAIN
-) -> str:
+    pod: Body, *, of_host: str, dns: Sequence[str] = (DEFAULT.primary.dns,),
+    cluster_domain: str = CLUSTER_DOMAIN,
+) -> str:  # fmt: skip
     """By dnsPolicy and dnsConfig. of_host: the node's own resolv.conf."""
     return resolver(pod, of_host=of_host, dns=dns, cluster_domain=cluster_domain)[0]
 
 
 def resolver(
-    pod: Body, *, of_host: str, dns: str = CLUSTER_DNS, cluster_domain: str = CLUSTER_DOMAIN
-) -> tuple[str, list[str]]:
+    pod: Body, *, of_host: str, dns: Sequence[str] = (DEFAULT.primary.dns,),
+    cluster_domain: str = CLUSTER_DOMAIN,
+) -> tuple[str, list[str]]:  # fmt: skip
     """The pod's resolv.conf, and what is told of what had to be left out (DNSConfigForming)."""
     spec = pod["spec"]
     policy = spec.get("dnsPolicy") or "ClusterFirst"
@@ -60,7 +64,7 @@ def resolver(
     servers, searches, options = _parse(of_host)
     if policy == "ClusterFirst":
         namespace = pod["metadata"].get("namespace", "")
-        servers = [dns]
+        servers = [*dns]
         searches = [
             f"{namespace}.svc.{cluster_domain}", f"svc.{cluster_domain}", cluster_domain, *searches,
         ]  # fmt: skip

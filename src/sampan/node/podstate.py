@@ -19,9 +19,9 @@ class PodState:
     """The state of one pod on its node. Reactions change it, decisions read it; ``out`` gathers
     the instructions of the present call."""
 
-    def __init__(self, pod: Body, *, host_ip: str = "") -> None:
+    def __init__(self, pod: Body, *, host_ips: tuple[str, ...] = ()) -> None:
         self.pod = pod
-        self.host_ip = host_ip
+        self.host_ips = host_ips
         self.uid = str(pod["metadata"].get("uid", ""))
         self.story: deque[tuple[float, tuple[st.Stimulus, ...]]] = deque(maxlen=1000)
         self.specs: dict[str, Body] = {}  # containers, with what is allocated to them

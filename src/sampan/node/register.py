@@ -30,7 +30,7 @@ class Identity:
     addresses: tuple[str, ...]
     capacity: Mapping[str, str]
     allocatable: Mapping[str, str]
-    pod_cidr: str = ""
+    pod_cidrs: tuple[str, ...] = ()  # of the primary family first
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: Sequence[Body] = ()
     runtime_version: str = f"sampan://{__version__}"
@@ -65,11 +65,16 @@ def node_labels(identity: Identity) -> dict[str, str]:
     }
 
 
+def pod_cidrs(identity: Identity) -> Body:
+    """The part of a Node's spec that names them."""
+    return {"podCIDR": identity.pod_cidrs[0], "podCIDRs": [*identity.pod_cidrs]}
+
+
 def node_body(identity: Identity) -> Body:
     """A Node to create (without status)."""
     spec: Body = {}
-    if identity.pod_cidr:
-        spec |= {"podCIDR": identity.pod_cidr, "podCIDRs": [identity.pod_cidr]}
+    if identity.pod_cidrs:
+        spec |= pod_cidrs(identity)
     if identity.taints:
         spec["taints"] = [dict(t) for t in identity.taints]
     return {

@@ -45,12 +45,12 @@ def pod_status(machine: PodState, now: float) -> Body:
     status["conditions"] = _conditions(machine, [*inits, *mains], phase=phase, now=now)
     if machine.failure is not None:
         status["reason"], status["message"] = machine.failure
-    if machine.host_ip:
-        status["hostIP"] = machine.host_ip
-        status["hostIPs"] = [{"ip": machine.host_ip}]
+    if machine.host_ips:
+        status["hostIP"] = machine.host_ips[0]
+        status["hostIPs"] = [{"ip": ip} for ip in machine.host_ips]
     ips = machine.ips
-    if spec.get("hostNetwork") and machine.sandbox is not None and machine.host_ip:
-        ips = (machine.host_ip,)
+    if spec.get("hostNetwork") and machine.sandbox is not None and machine.host_ips:
+        ips = machine.host_ips
     if ips:
         status["podIP"] = ips[0]
         status["podIPs"] = [{"ip": ip} for ip in ips]

@@ -13,6 +13,7 @@ from typing import Any
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
+from sampan.lib.addressing import DEFAULT
 from sampan.lib.clock import Clock
 from sampan.node import hooks, images_policy, probes, resizing
 from sampan.node import stimuli as st
@@ -67,7 +68,7 @@ class Surroundings:
     log_root: Path | None  # None: nothing is logged to files (simulated)
     host_hosts: str = ""
     host_resolv: str = ""
-    cluster_dns: str = "10.43.0.10"
+    cluster_dns: tuple[str, ...] = (DEFAULT.primary.dns,)
 
 
 class PodWorker:
@@ -76,7 +77,7 @@ class PodWorker:
     def __init__(self, around: Surroundings, pod: Obj) -> None:
         self.around = around
         self.pod = pod
-        self.machine = PodMachine(pod.body, host_ip=around.host_ips[0] if around.host_ips else "")
+        self.machine = PodMachine(pod.body, host_ips=around.host_ips)
         self.writer = StatusWriter(around.client, pod, lambda c: self._spawn(c))
         self._inbox: list[st.Stimulus] = []
         self._woken = False

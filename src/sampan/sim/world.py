@@ -21,6 +21,7 @@ from sampan.client.base import Client, Unknown
 from sampan.client.local import LocalTransport
 from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.lib import csr, tls
+from sampan.lib.addressing import DEFAULT, Plan
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
 from sampan.lib.loop import START, VirtualClock
@@ -114,7 +115,7 @@ class World:
     """A control plane, and nodes with fake runtimes. Everything random comes from *seed*.
 
     client: the administrator's, untouched by faults. faults: in force now; change at any time.
-    beginning: of a world of this seed.
+    beginning: of a world of this seed. addresses: which families it has, and their ranges.
     proxy: how other API servers know this one (its keys are new ones in every process, so that
     histories that have to repeat are without).
     """
@@ -124,8 +125,10 @@ class World:
     def __init__(
         self, *, seed: int = 0, faults: Faults = NONE, clock: Clock | None = None,
         beginning: Beginning | None = None, proxy: FrontProxy | None = None,
+        addresses: Plan = DEFAULT,
     ) -> None:  # fmt: skip
         self.seed = seed
+        self.addresses = addresses
         self._proxy = proxy
         self.faults = faults
         self.clock = JumpingClock(clock or VirtualClock())
@@ -167,7 +170,7 @@ class World:
             self.store, clock=self.clock, ids=self._ids,
             rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM",
             sign=csr.signer(_AUTHORITY), token_key=_KEY,
-            api_address="10.44.1.1", api_port=6443, line=process.line, proxy=self._proxy,
+            addresses=self.addresses, line=process.line, proxy=self._proxy,
             usage=lambda: {name: agent.usage for name, agent in self.agents.items()},
         )  # fmt: skip
         plane.aggregation.remotes.inner[METRICS_SERVICE] = self.metrics.answer
@@ -219,7 +222,8 @@ class World:
     ) -> SimNode:  # fmt: skip
         """Returns when the node is registered and Ready."""
         index = len(self.nodes) + 1
-        runtime = FakeRuntime(self.clock, pod_cidr=f"10.42.{index}.0/24", behaviours=behaviours)
+        cidrs = self.addresses.pods_of(index)
+        runtime = FakeRuntime(self.clock, pod_cidrs=cidrs, behaviours=behaviours)
         node = SimNode(name, index, runtime, labels or {}, taints, {**CAPACITY, **(capacity or {})})
         self.nodes[name] = node
         await self._start_agent(node)
@@ -238,7 +242,8 @@ class World:
             node_name=node.name, data_dir=None, clock=self.clock,
             ids=Ids(random.Random(f"{self.seed}/{node.name}/{node.starts}")),
             capacity=node.capacity, labels=node.labels, taints=node.taints,
-            addresses=(f"10.44.0.{node.index + 1}",),
+            addresses=self.addresses.node(node.index), pod_cidrs=self.addresses.pods_of(node.index),
+            cluster_dns=[a.dns for a in self.addresses.of],
             provisioner=client(controller_user(LocalProvisioner.name)),
         )  # fmt: skip
         node.started = False
@@ -352,9 +357,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(*, nodes: int = 2, seed: int = 0) -> AsyncIterator[World]:
+async def world(
+    *, nodes: int = 2, seed: int = 0, addresses: Plan = DEFAULT
+) -> AsyncIterator[World]:
     """A running cluster without faults, its nodes ``n1``, ``n2``, ..."""
-    made = World(seed=seed)
+    made = World(seed=seed, addresses=addresses)
     await made.start()
     for i in range(nodes):
         await made.add_node(f"n{i + 1}")

@@ -85,7 +85,7 @@ class MachineWorld:
     _timer: float = 0.0
 
     def __post_init__(self) -> None:
-        self.machine = PodMachine(self.pod, host_ip="10.0.0.1")
+        self.machine = PodMachine(self.pod, host_ips=("10.0.0.1",))
         self.status = self.pod.get("status") or {}
         self.tell(st.Adopted(()), st.PodSeen(self.pod))
 
@@ -159,7 +159,7 @@ class MachineWorld:
         self._queue.clear()
         self._timer = 0.0
         self.pod = {**self.pod, "status": self.status}
-        self.machine = PodMachine(self.pod, host_ip="10.0.0.1")
+        self.machine = PodMachine(self.pod, host_ips=("10.0.0.1",))
         boxes = (self._box(),) if self.sandbox is not None else ()
         self.tell(st.Adopted(boxes), st.PodSeen(self.pod))
 

@@ -59,7 +59,7 @@ SLICES = (
 
 def make(services: tuple[Obj, ...] = SERVICES, slices: tuple[Obj, ...] = SLICES) -> Zone:
     zone = Zone("cluster.local", networks=("10.42.0.0/16", "10.43.0.0/16", "fd00::/64"),
-                address="10.43.0.10")  # fmt: skip
+                addresses=("10.43.0.10", "fd00::a"))  # fmt: skip
     for namespace in ("default", "sts-test", "kube-system"):
         zone.namespace(namespace, exists=True)
     for s in services:

@@ -159,7 +159,7 @@ def test_a_new_pod_waits_for_its_rules() -> None:
         uid = await s.pod("p", "n1")
         kernel = s.kernels[0]
         kernel.blocked = asyncio.Event()
-        guarded = asyncio.create_task(s.enforcer.guard("default", "p", uid, "10.42.1.9"))
+        guarded = asyncio.create_task(s.enforcer.guard("default", "p", uid, ["10.42.1.9"]))
         await asyncio.sleep(0.05)
         assert not guarded.done()
         kernel.blocked.set()
@@ -173,7 +173,7 @@ def test_a_pod_that_is_not_known_yet_is_waited_for() -> None:
     async def scenario(s: Setting) -> None:
         await s.deny()
         uid = await s.pod("late", "n1")
-        await s.enforcer.guard("default", "late", uid, "10.42.1.9")
+        await s.enforcer.guard("default", "late", uid, ["10.42.1.9"])
         assert s.said(0, "10.42.1.9 : goto")
 
     run(scenario)
@@ -182,7 +182,7 @@ def test_a_pod_that_is_not_known_yet_is_waited_for() -> None:
 def test_where_no_policy_is_nobody_waits() -> None:
     async def scenario(s: Setting) -> None:
         async with asyncio.timeout(0.2):
-            await s.enforcer.guard("default", "unknown", "u", "10.42.1.9")
+            await s.enforcer.guard("default", "unknown", "u", ["10.42.1.9"])
 
     run(scenario)
 
@@ -193,13 +193,13 @@ def test_an_address_given_anew_is_the_new_pods() -> None:
         uid = await s.pod("new", "n1")
         await s.deny()
         await s.until(lambda: len(s.enforcer.view().pods) == 2)
-        await s.enforcer.guard("default", "new", uid, "10.42.1.9")
+        await s.enforcer.guard("default", "new", uid, ["10.42.1.9"])
         ips = {p.name: p.ips for p in s.enforcer.view().pods}
         assert ips == {"old": (), "new": ("10.42.1.9",)}
         # A second sandbox of the same pod has another address.
-        await s.enforcer.guard("default", "new", uid, "10.42.1.10")
+        await s.enforcer.guard("default", "new", uid, ["10.42.1.10", "fd00::10"])
         ips = {p.name: p.ips for p in s.enforcer.view().pods}
-        assert ips["new"] == ("10.42.1.10",)
+        assert ips["new"] == ("10.42.1.10", "fd00::10")
         await s.admin.delete("pods", "new", "default", grace=0)
         await s.until(lambda: not s.enforcer._claims)
         assert old
@@ -226,6 +226,6 @@ def test_a_pod_whose_rules_cannot_be_set_is_not_let_run(monkeypatch: pytest.Monk
         uid = await s.pod("p", "n1")
         s.kernels[0].fails = 1000
         with pytest.raises(TimeoutError):
-            await s.enforcer.guard("default", "p", uid, "10.42.1.9")
+            await s.enforcer.guard("default", "p", uid, ["10.42.1.9"])
 
     run(scenario)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any
 
@@ -26,8 +25,10 @@ from sampan.network.policy.rules import (
     version,
 )
 
-FACTS = {n: Facts(n, (f"10.44.0.{i}",)) for i, n in ((2, "n1"), (3, "n2"))}
-OUTSIDE = "192.0.2.7"
+FACTS = {
+    n: Facts(n, (f"10.44.0.{i}", f"fd00:44::{i}")) for i, n in ((2, "n1"), (3, "n2"))
+}  # fmt: skip
+OUTSIDE = ("192.0.2.7", "2001:db8::7")
 NAMESPACES = {"a": {"team": "x"}, "b": {"team": "y"}}
 
 
@@ -85,6 +86,8 @@ _peer: st.SearchStrategy[Body] = st.one_of(
         {"ipBlock": {"cidr": "10.42.0.0/16", "except": ["10.42.1.0/24", "10.42.1.2/32"]}},
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}},
         {"ipBlock": {"cidr": "192.0.2.0/24"}}, {"ipBlock": {"cidr": "fd00::/8"}},
+        {"ipBlock": {"cidr": "::/0", "except": ["fd00:42:0:1::/64", "fd00:42:0:2::2/127"]}},
+        {"ipBlock": {"cidr": "2001:db8::/32"}},
     )),
 )  # fmt: skip
 _port: st.SearchStrategy[Body] = st.one_of(
@@ -117,15 +120,23 @@ _bodies = st.builds(
 _ports = st.sampled_from((
     (), (NamedPort("web", "tcp", 80),), (NamedPort("web", "tcp", 8080), NamedPort("web", "udp", 5)),
 ))  # fmt: skip
-_shape = st.tuples(st.sampled_from(("a", "b")), _labels, _ports, st.sampled_from(("n1", "n2")))
+_shape = st.tuples(
+    st.sampled_from(("a", "b")), _labels, _ports, st.sampled_from(("n1", "n2")),
+    st.sampled_from(((4,), (6,), (4, 6), (6, 4))),
+)  # fmt: skip
+
+
+def _ips(node: int, number: int, families: tuple[int, ...]) -> tuple[str, ...]:
+    made = {4: f"10.42.{node}.{number}", 6: f"fd00:42:0:{node}::{number}"}
+    return tuple(made[f] for f in families)
 
 
 @st.composite
 def views(draw: st.DrawFn) -> View:
     shapes = draw(st.lists(_shape, min_size=2, max_size=5))
     pods = tuple(
-        Pod(ns, f"p{i}", labels, (f"10.42.{1 + (node == 'n2')}.{2 + i}",), node, ports)
-        for i, (ns, labels, ports, node) in enumerate(shapes)
+        Pod(ns, f"p{i}", labels, _ips(1 + (node == "n2"), 2 + i, families), node, ports)
+        for i, (ns, labels, ports, node, families) in enumerate(shapes)
     )
     bodies = draw(st.lists(_bodies, max_size=4))
     found = tuple(
@@ -136,10 +147,13 @@ def views(draw: st.DrawFn) -> View:
 
 
 def flows(view: View) -> list[Flow]:
-    ips = [*(ip for p in view.pods for ip in p.ips), OUTSIDE]
+    ips = [*(ip for p in view.pods for ip in p.ips), *OUTSIDE]
     kinds = [("tcp", 80), ("tcp", 85), ("tcp", 443), ("tcp", 8080), ("udp", 5), ("sctp", 80),
              ("icmp", 0)]  # fmt: skip
-    return [Flow(s, d, k, n) for s in ips for d in ips for k, n in kinds if not s == d == OUTSIDE]
+    return [
+        Flow(s, d, k, n) for s in ips for d in ips for k, n in kinds
+        if (":" in s) == (":" in d) and not (s == d and s in OUTSIDE)
+    ]  # fmt: skip
 
 
 @settings(max_examples=250)
@@ -196,7 +210,8 @@ def _run(state: dict[str, Any], text: str) -> None:
 
 
 def _empty() -> dict[str, Any]:
-    return {"sets": {"ingress": {}, "egress": {}, "hairpins": {}}, "chains": {}}
+    names = ("ingress", "egress", "hairpins", "ingress6", "egress6", "hairpins6")
+    return {"sets": {n: {} for n in names}, "chains": {}}
 
 
 @given(st.lists(views(), min_size=1, max_size=4))
@@ -273,6 +288,21 @@ def test_addresses_of_the_node_itself_are_judged_as_what_is_behind_them(
     assert passes(state, Flow("10.42.1.2", "10.43.0.10", "udp", 53)) is dns_passes
 
 
+def test_a_node_of_one_family_holds_nothing_of_the_other() -> None:
+    ips = ("10.42.1.2", "fd00::2")
+    target = Pod("a", "p", {}, ips, "n1", (NamedPort("web", "tcp", 8080),))
+    rules = [{"from": [{"podSelector": {}}]}, {"from": [{"podSelector": {}}]}]
+    body = _body("a", {}, ["Ingress", "Egress"], rules, [{"ports": [{"port": "web"}]}])
+    for ip, own, other in (
+        ("10.42.1.2", "10.44.0.2", "ip6 "), ("fd00::2", "fd00:44::2", "ip "),
+    ):  # fmt: skip
+        facts = Facts("n1", (own,))
+        text = begin(facts, "", compile_(View((policy(body),), (target,)), facts))
+        assert other not in text and ip in text
+        assert next(i for i in ips if i != ip) not in text
+        assert ("nd-neighbor-solicit" in text) == (":" in own)
+
+
 def test_nothing_is_held_where_there_is_no_policy() -> None:
     view = View((), (Pod("a", "p", {}, ("10.42.1.2",), "n1"),), NAMESPACES)
     assert compile_(view, FACTS["n1"]) == State()
@@ -309,10 +339,11 @@ def test_a_pod_as_policies_see_it() -> None:
         "status": {"phase": "Running", "podIPs": [{"ip": "10.42.1.2"}, {"ip": "fd00::1"}]},
     }  # fmt: skip
     found = pod(body)
-    assert (found.ips, found.node, found.takes_part) == (("10.42.1.2",), "n1", True)
+    assert (found.ips, found.node, found.takes_part) == (
+        ("10.42.1.2", "fd00::1"), "n1", True,
+    )  # fmt: skip
     assert found.ports == (NamedPort("web", "tcp", 80), NamedPort("side", "udp", 9))
     ended = {**body, "status": {**body["status"], "phase": "Succeeded"}}
     of_the_node = {**body, "spec": {**body["spec"], "hostNetwork": True}}
     for other in (ended, of_the_node):
         assert (pod(other).ips, pod(other).takes_part) == ((), False)
-    assert ipaddress.ip_address(found.ips[0]).version == 4

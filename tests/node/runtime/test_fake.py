@@ -81,12 +81,12 @@ def test_behaviour_is_found(
 
 def test_addresses_are_used_again() -> None:
     async def body() -> None:
-        runtime = FakeRuntime(RealClock(), pod_cidr="10.9.0.0/29")
+        runtime = FakeRuntime(RealClock(), pod_cidrs=("10.9.0.0/29", "fd09::/125"))
         for n in range(20):
             state = await runtime.run_sandbox(
                 SandboxSpec(id=f"s{n}", namespace="n", name="p", uid=f"u{n}")
             )
-            assert state.ips == ("10.9.0.2",)
+            assert state.ips == ("10.9.0.2", "fd09::2")
             await runtime.remove_sandbox(state.id)
 
     asyncio.run(body())

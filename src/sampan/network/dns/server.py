@@ -228,8 +228,9 @@ class _Connection(asyncio.Protocol):
 
 def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     """(UDP, TCP) at an address of the network this thread is in."""
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    tcp = socket.socket(family, socket.SOCK_STREAM)
     try:
         udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -30,11 +30,11 @@ class ClusterNames:
 
     def __init__(
         self, client: Client, *, clock: Clock, domain: str = "cluster.local",
-        networks: Iterable[str] = (), address: str = "", upstreams: tuple[Upstream, ...] = (),
-        forwarder: Forwarder | None = None,
+        networks: Iterable[str] = (), addresses: Sequence[str] = (),
+        upstreams: tuple[Upstream, ...] = (), forwarder: Forwarder | None = None,
     ) -> None:  # fmt: skip
         zone = Zone(
-            domain, networks=networks, address=address, serial=int(clock.now()) & 0xFFFFFFFF
+            domain, networks=networks, addresses=addresses, serial=int(clock.now()) & 0xFFFFFFFF
         )
         self.zone = zone
         self.responder = Responder(zone)
@@ -99,20 +99,21 @@ def _follow(
 
 class ClusterDns:
     """The part of the nodes' network that answers names: a zone, served in each of *spaces* at
-    each of *addresses*; the first is the service's own."""
+    each of *addresses*, the service's own, and of *ends*, where it leads to."""
 
     def __init__(
-        self, client: Client, spaces: Sequence[Space], addresses: Sequence[str], *, clock: Clock,
-        networks: Iterable[str], upstreams: tuple[Upstream, ...] = (),
+        self, client: Client, spaces: Sequence[Space], addresses: Sequence[str],
+        ends: Sequence[str], *, clock: Clock, networks: Iterable[str],
+        upstreams: tuple[Upstream, ...] = (),
     ) -> None:  # fmt: skip
         self._spaces = [*spaces]
         loop_time = lambda: asyncio.get_running_loop().time()  # noqa: E731
         self._forwarder = Forwarder(self._open, now=loop_time, rng=random.SystemRandom())
         self._names = ClusterNames(
-            client, clock=clock, networks=networks, address=addresses[0], upstreams=upstreams,
+            client, clock=clock, networks=networks, addresses=addresses, upstreams=upstreams,
             forwarder=self._forwarder,
         )  # fmt: skip
-        self._server = Server(self._names.responder, self._forwarder, spaces, addresses)
+        self._server = Server(self._names.responder, self._forwarder, spaces, (*addresses, *ends))
 
     async def start(self) -> None:
         await self._names.start()

@@ -7,8 +7,9 @@ service or one of its slices changes: a change costs the same however large the 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sampan.api.obj import Obj
 from sampan.network.dns import message as dns
@@ -46,17 +47,18 @@ class _Service:
 
 class Zone:
     """domain: the cluster's. networks: whose reverse names are ours alone; what has no name there
-    does not exist. address: of the DNS service itself. serial: of the SOA, e.g. the time."""
+    does not exist. addresses: of the DNS service itself. serial: of the SOA, e.g. the time."""
 
     def __init__(
-        self, domain: str, *, networks: Iterable[str] = (), address: str = "", serial: int = 1
-    ) -> None:
+        self, domain: str, *, networks: Iterable[str] = (), addresses: Sequence[str] = (),
+        serial: int = 1,
+    ) -> None:  # fmt: skip
         self._suffix = [x.encode() for x in domain.split(".")]
         self._apex = names.wire(domain)
         self._svc = b"\x03svc" + self._apex
         self._own = b"\x02ns\x03dns" + self._apex
-        self._address = address
-        self._reverse_zones = [_reverse_zone(n) for n in networks]
+        self._addresses = tuple(addresses)
+        self._reverse_zones = [z for n in networks for z in _reverse_zones(n)]
         soa = dns.soa(self._own, b"\x0ahostmaster" + self._apex, serial, minimum=TTL)
         self._soa = soa
         self._services: dict[Owner, _Service] = {}
@@ -235,9 +237,10 @@ class Zone:
         return tuple(best[min(best)]) if best else ()
 
     def _own_sets(self) -> records.Sets:
-        if not self._address:
-            return {}
-        return {dns.A: (ipaddress.ip_address(self._address).packed,)}
+        sets: dict[int, list[bytes]] = {}
+        for ip in map(ipaddress.ip_address, self._addresses):
+            sets.setdefault(dns.A if ip.version == 4 else dns.AAAA, []).append(ip.packed)
+        return {kind: tuple(data) for kind, data in sets.items()}
 
     def _said(
         self, name: bytes, sets: records.Sets, kind: int, tag: Tag, zone: bytes = b""
@@ -302,12 +305,17 @@ def _same(ip: str, lower: bytes) -> bool:
     return _reverse(ip) == lower
 
 
-def _reverse_zone(network: str) -> bytes:
-    """The name above all reverse names of a network whose prefix ends on an octet or nibble."""
-    net = ipaddress.ip_network(network)
-    whole = names.labels(names.reverse(str(net.network_address)))
+def _reverse_zones(network: str) -> list[bytes]:
+    """The names above all reverse names of a network: one where its prefix ends on an octet or
+    nibble, else one for each of its parts that do."""
+    net: Any = ipaddress.ip_network(network)
     step = 8 if net.version == 4 else 4
-    return names.join(whole[(net.max_prefixlen - net.prefixlen) // step :])
+    length = -(-net.prefixlen // step) * step
+    zones = []
+    for part in net.subnets(new_prefix=length):
+        whole = names.labels(names.reverse(str(part.network_address)))
+        zones.append(names.join(whole[(part.max_prefixlen - length) // step :]))
+    return zones
 
 
 def _is_between(lower: bytes, zone: bytes) -> bool:

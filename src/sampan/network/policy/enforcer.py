@@ -139,14 +139,14 @@ class Enforcer:
             self._nodes = tuple(n for n in self._nodes if n is not node)
             node.close()
 
-    async def guard(self, namespace: str, name: str, uid: str, ip: str) -> None:
-        """Returns once the pod that gets the address *ip* is treated as the policies of its
+    async def guard(self, namespace: str, name: str, uid: str, ips: Sequence[str]) -> None:
+        """Returns once the pod that gets the addresses *ips* is treated as the policies of its
         namespace ask: call it before anything of the pod runs. Raises TimeoutError: it could not
         be done."""
         place = (namespace, name)
         for held in [i for i, c in self._claims.items() if c.place == place]:
             del self._claims[held]
-        self._claims[ip] = _Claim(place, uid)
+        self._claims.update(dict.fromkeys(ips, _Claim(place, uid)))
         self._touch()
         if not any(p.namespace == namespace for p in self._policies.values()):
             return

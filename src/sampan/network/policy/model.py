@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
-from typing import NamedTuple
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, NamedTuple
 
 from sampan.api.obj import Body
 from sampan.lib.selectors import EVERYTHING, Selector, from_label_selector
+
+Network = IPv4Network | IPv6Network
 
 INGRESS, EGRESS = "Ingress", "Egress"
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -24,7 +26,7 @@ class NamedPort(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What policies ask of a pod. ips: IPv4 only. takes_part: not of a pod of its node's own
+    """What policies ask of a pod. ips: of all families. takes_part: not of a pod of its node's own
     network, to which policies do not apply, and of one that has ended; such have no ips."""
 
     namespace: str
@@ -52,13 +54,13 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """An ipBlock. excepted: without overlaps."""
+    """An ipBlock. It holds addresses of its own family only. excepted: without overlaps."""
 
-    network: IPv4Network
-    excepted: tuple[IPv4Network, ...] = ()
+    network: Network
+    excepted: tuple[Network, ...] = ()
 
     def holds(self, ip: str) -> bool:
-        address = ipaddress.IPv4Address(ip)
+        address = ipaddress.ip_address(ip)
         return address in self.network and not any(address in e for e in self.excepted)
 
 
@@ -134,7 +136,6 @@ def _rule(body: Body, side: str, namespace: str) -> Rule:
 
 
 def _peer(body: Body, namespace: str) -> Iterator[Peer]:
-    """Nothing for a block of IPv6, which no pod speaks."""
     block = body.get("ipBlock")
     if block is None:
         chosen = body.get("namespaceSelector")
@@ -146,12 +147,9 @@ def _peer(body: Body, namespace: str) -> Iterator[Peer]:
         )  # fmt: skip
         return
     network = ipaddress.ip_network(block["cidr"], strict=False)
-    if isinstance(network, IPv4Network):
-        excepted = [
-            n for e in block.get("except") or ()
-            if isinstance(n := ipaddress.ip_network(e, strict=False), IPv4Network)
-        ]  # fmt: skip
-        yield Block(network, tuple(ipaddress.collapse_addresses(excepted)))
+    excepted = [ipaddress.ip_network(e, strict=False) for e in block.get("except") or ()]
+    mine: list[Any] = [n for n in excepted if n.version == network.version]
+    yield Block(network, tuple(ipaddress.collapse_addresses(mine)))
 
 
 def _port(body: Body) -> Port:
@@ -170,7 +168,7 @@ def pod(body: Body) -> Pod:
     takes_part = not spec.get("hostNetwork") and not ended
     ips: Sequence[str] = ()
     if takes_part:
-        ips = [str(i["ip"]) for i in status.get("podIPs") or () if "." in str(i.get("ip"))]
+        ips = [str(i["ip"]) for i in status.get("podIPs") or () if i.get("ip")]
     return Pod(
         meta["namespace"], meta["name"], meta.get("labels") or {}, tuple(ips),
         str(spec.get("nodeName") or ""), tuple(_named_ports(spec)), takes_part,

@@ -1,13 +1,14 @@
 """What one node's kernel holds for the policies: compiled from a view, written as nftables text,
 and the difference between two states. Pure.
 
-The table ``sampan-policy`` belongs to this module alone. A pod that some policy isolates has an
-element in the map of that direction, which leads to a chain: what may pass returns, the rest is
-dropped at its end. Chains and sets are named after their content, so pods that are treated the same
-share them, and a change never edits a chain.
+The table ``sampan-policy`` belongs to this module alone; it holds both families. A pod that some
+policy isolates has an element in the map of that direction, which leads to a chain: what may pass
+returns, the rest is dropped at its end. Chains and sets are named after their content, so pods that
+are treated the same share them, and a change never edits a chain.
 
 Only first packets are judged, after DNAT, at priority 0 of ``forward``; and of ``input``, for the
-addresses of cluster DNS and the API, which live on every node. The node itself is always allowed.
+addresses of cluster DNS and the API, which live on every node. The node itself is always allowed,
+and so is what IPv6 needs to find its neighbours.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sampan.lib.addressing import IPV4, IPV6, family_of
 from sampan.network.policy import judge
 from sampan.network.policy.model import (
     EGRESS,
     HIGHEST,
     INGRESS,
     Block,
+    Network,
     Peer,
     Pod,
     Pods,
@@ -35,7 +38,28 @@ from sampan.network.policy.model import (
 )
 
 TABLE = "sampan-policy"
-_IPS, _PLACES = "ipv4_addr", "ipv4_addr . inet_service"
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the same things are called in one family. suffix: of the names of maps and sets."""
+
+    ip: str
+    address: str
+    suffix: str
+
+    @property
+    def places(self) -> str:
+        return f"{self.address} . inet_service"
+
+
+_WORDS = {IPV4: _Words("ip", "ipv4_addr", ""), IPV6: _Words("ip6", "ipv6_addr", "6")}
+_FAMILIES = (*_WORDS,)
+# Neighbour and router discovery and multicast listeners (RFC 4861, RFC 3810): never judged.
+_DISCOVERY = (
+    "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, "
+    "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
+)
 _SIDE = {INGRESS: "saddr", EGRESS: "daddr"}
 
 
@@ -57,11 +81,17 @@ class Facts:
     own: tuple[str, ...]
     aliases: tuple[Alias, ...] = ()
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Those in which pods are treated at all."""
+        return tuple(f for f in _FAMILIES if any(family_of(ip) == f for ip in self.own))
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """One line of a chain: what it holds of passes (or, *drop*, does not). Empty fields hold for
-    everything. pods: the name of a set of addresses; places: of a set of addresses with ports."""
+    everything. pods: the name of a set of addresses; places: of a set of addresses with ports.
+    family: of pods and places."""
 
     direction: str
     pods: str = ""
@@ -71,18 +101,21 @@ class Match:
     low: int = 0
     high: int = HIGHEST
     drop: bool = False
+    family: str = IPV4
 
     def text(self) -> str:
         side = _SIDE[self.direction]
+        ip = _WORDS[self.family].ip
         parts = []
         if self.pods:
-            parts.append(f"ip {side} @{self.pods}")
+            parts.append(f"{ip} {side} @{self.pods}")
         if self.block is not None:
-            parts.append(f"ip {side} {self.block.network}")
+            its = _WORDS[f"IPv{self.block.network.version}"].ip
+            parts.append(f"{its} {side} {self.block.network}")
             if self.block.excepted:
-                parts.append(f"ip {side} != {{ {', '.join(map(str, self.block.excepted))} }}")
+                parts.append(f"{its} {side} != {{ {', '.join(map(str, self.block.excepted))} }}")
         if self.places:
-            parts.append(f"ip daddr . {self.protocol} dport @{self.places}")
+            parts.append(f"{ip} daddr . {self.protocol} dport @{self.places}")
         elif self.protocol and (self.low, self.high) == (0, HIGHEST):
             parts.append(f"meta l4proto {self.protocol}")
         elif self.protocol:
@@ -134,7 +167,8 @@ class _Compiler:
         for policy in self._view.policies:
             by_namespace.setdefault(policy.namespace, []).append(policy)
         for pods in self._alike.values():
-            ips = [ip for p in pods if p.node == self._facts.node for ip in p.ips]
+            ips = [ip for p in pods if p.node == self._facts.node for ip in p.ips
+                   if family_of(ip) in self._facts.families]  # fmt: skip
             for direction in (INGRESS, EGRESS) if ips else ():
                 mine = by_namespace.get(pods[0].namespace, ())
                 found = [p for p in mine if p.selects(pods[0], direction)]
@@ -184,27 +218,37 @@ class _Compiler:
         spans = [(0, HIGHEST)] if port is None else [(port.low, port.high)]
         if port is not None and port.name:
             spans = [(n, n) for n in sorted({*pod.numbers(port.name, port.protocol)})]
-        pods, block = "", peer if isinstance(peer, Block) else None
+        protocol = "" if port is None else port.protocol
+        sides: list[tuple[str, str]] = [("", IPV4)]
         if isinstance(peer, Pods):
-            ips = [ip for p in self._of(peer) for ip in p.ips]
-            # The set's name is the selector's: its members change, the chain does not.
-            pods = self._set("p-" + _digest(repr(peer)), _IPS, ips)
-        for low, high in spans:
-            protocol = "" if port is None else port.protocol
-            yield Match(direction, pods, block, "", protocol, low, high)
+            sides = [(self._pods(peer, f), f) for f in self._facts.families]
+        block = peer if isinstance(peer, Block) else None
+        for pods, family in sides:
+            for low, high in spans:
+                yield Match(direction, pods, block, "", protocol, low, high, family=family)
+
+    def _pods(self, peer: Pods, family: str) -> str:
+        """The set of their addresses. Its name is the selector's: its members change, the chain
+        does not."""
+        words = _WORDS[family]
+        ips = (ip for p in self._of(peer) for ip in p.ips if family_of(ip) == family)
+        return self._set(f"p{words.suffix}-" + _digest(repr(peer)), words.address, ips)
 
     def _named(self, peer: Peer | None, port: Port) -> Iterator[Match]:
         """A named port is each pod's own, so the places are listed."""
         found = self._view.pods if not isinstance(peer, Pods) else self._of(peer)
-        places = [
-            f"{ip} . {number}"
-            for p in found
-            for ip in p.ips
-            if not isinstance(peer, Block) or peer.holds(ip)
-            for number in p.numbers(port.name, port.protocol)
-        ]
-        name = "n-" + _digest(repr(peer), port.protocol, port.name)
-        yield Match(EGRESS, places=self._set(name, _PLACES, places), protocol=port.protocol)
+        for family in self._facts.families:
+            places = [
+                f"{ip} . {number}"
+                for p in found
+                for ip in p.ips
+                if family_of(ip) == family and (not isinstance(peer, Block) or peer.holds(ip))
+                for number in p.numbers(port.name, port.protocol)
+            ]
+            words = _WORDS[family]
+            name = f"n{words.suffix}-" + _digest(repr(peer), port.protocol, port.name)
+            set_ = self._set(name, words.places, places)
+            yield Match(EGRESS, places=set_, protocol=port.protocol, family=family)
 
     def _of(self, peer: Pods) -> list[Pod]:
         found = self._members.get(peer)
@@ -228,8 +272,8 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _host(ip: str) -> ipaddress.IPv4Network:
-    return ipaddress.IPv4Network(ip)
+def _host(ip: str) -> Network:
+    return ipaddress.ip_network(ip)
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -237,26 +281,38 @@ def _host(ip: str) -> ipaddress.IPv4Network:
 
 def skeleton(facts: Facts) -> str:
     """The table without anything in it."""
-    return (
-        "    map ingress { type ipv4_addr : verdict; }\n"
-        "    map egress { type ipv4_addr : verdict; }\n"
-        "    set hairpins { type ipv4_addr . ipv4_addr; }\n"
-        "    chain check-ingress { ip daddr vmap @ingress; }\n"
-        "    chain check-egress { ip saddr vmap @egress; }\n"
-        "    chain forward {\n"
-        "        type filter hook forward priority 0; policy accept;\n"
-        "        ct state established,related accept\n"
-        "        ip saddr . ip daddr @hairpins accept\n"
-        "        jump check-egress\n"
-        "        jump check-ingress\n"
-        "    }\n"
-        "    chain input {\n"
-        "        type filter hook input priority 0; policy accept;\n"
-        "        ct state established,related accept\n"
-        f"        ip daddr {{ {', '.join(facts.own)} }} accept\n"
-        "        jump check-egress\n"
-        "    }\n"
-    )
+    words = [_WORDS[f] for f in facts.families]
+    text = ""
+    for w in words:
+        text += (
+            f"    map ingress{w.suffix} {{ type {w.address} : verdict; }}\n"
+            f"    map egress{w.suffix} {{ type {w.address} : verdict; }}\n"
+            f"    set hairpins{w.suffix} {{ type {w.address} . {w.address}; }}\n"
+        )
+    for direction, side in (("ingress", "daddr"), ("egress", "saddr")):
+        lines = [f"{w.ip} {side} vmap @{direction}{w.suffix}" for w in words]
+        text += _chain(f"check-{direction}", *lines)
+    text += _chain(
+        "forward", "type filter hook forward priority 0; policy accept;",
+        "ct state established,related accept",
+        *(f"{w.ip} saddr . {w.ip} daddr @hairpins{w.suffix} accept" for w in words),
+        "jump check-egress", "jump check-ingress",
+    )  # fmt: skip
+    own = [f"{_WORDS[f].ip} daddr {{ {', '.join(_of_family(facts.own, f))} }} accept"
+           for f in facts.families]  # fmt: skip
+    discovery = [f"icmpv6 type {{ {_DISCOVERY} }} accept"] if IPV6 in facts.families else []
+    return text + _chain(
+        "input", "type filter hook input priority 0; policy accept;",
+        "ct state established,related accept", *own, *discovery, "jump check-egress",
+    )  # fmt: skip
+
+
+def _chain(name: str, *rules: str) -> str:
+    return f"    chain {name} {{\n" + "".join(f"        {r}\n" for r in rules) + "    }\n"
+
+
+def _of_family(addresses: Iterable[str], family: str) -> list[str]:
+    return [a for a in addresses if family_of(a) == family]
 
 
 def version(facts: Facts) -> str:
@@ -278,9 +334,11 @@ def begin(facts: Facts, held: str, wanted: State) -> str:
             f"table inet {TABLE} {{\n{skeleton(facts)}    chain {version(facts)} {{ }}\n}}\n"
         ) + difference(State(), wanted)
     chains = {*re.findall(r"^\tchain (c-\w+) \{", held, re.M)}
-    sets = {*re.findall(r"^\tset ([pn]-\w+) \{", held, re.M)}
-    lines = [f"flush map inet {TABLE} {name}" for name in ("ingress", "egress")]
-    lines.append(f"flush set inet {TABLE} hairpins")
+    sets = {*re.findall(r"^\tset ([pn]6?-\w+) \{", held, re.M)}
+    lines = []
+    for w in (_WORDS[f] for f in facts.families):
+        lines += [f"flush map inet {TABLE} {name}{w.suffix}" for name in ("ingress", "egress")]
+        lines.append(f"flush set inet {TABLE} hairpins{w.suffix}")
     lines += [f"flush set inet {TABLE} {name}" for name in sorted(sets)]
     # A chain's name tells its content; a set's only its type.
     kept = State(
@@ -306,14 +364,17 @@ def difference(old: State, new: State) -> str:
             lines.append(f"add rule inet {TABLE} {name} {text}")
     for direction, target in ((INGRESS, "ingress"), (EGRESS, "egress")):
         before, after = old.isolated[direction], new.isolated[direction]
-        lines += _elements("delete", target, {
-            ip for ip, chain in before.items() if after.get(ip) != chain
+        lines += _by_family("delete", target, {
+            ip: ip for ip, chain in before.items() if after.get(ip) != chain
         })  # fmt: skip
-        lines += _elements("add", target, {
-            f"{ip} : goto {chain}" for ip, chain in after.items() if before.get(ip) != chain
+        lines += _by_family("add", target, {
+            ip: f"{ip} : goto {chain}" for ip, chain in after.items() if before.get(ip) != chain
         })  # fmt: skip
-    lines += _elements("delete", "hairpins", {f"{i} . {i}" for i in old.hairpins - new.hairpins})
-    lines += _elements("add", "hairpins", {f"{i} . {i}" for i in new.hairpins - old.hairpins})
+    for verb, ips in (
+        ("delete", old.hairpins - new.hairpins),
+        ("add", new.hairpins - old.hairpins),
+    ):
+        lines += _by_family(verb, "hairpins", {i: f"{i} . {i}" for i in ips})
     for name in sorted(old.chains.keys() - new.chains.keys()):
         lines.append(f"flush chain inet {TABLE} {name}")
         lines.append(f"delete chain inet {TABLE} {name}")
@@ -323,6 +384,15 @@ def difference(old: State, new: State) -> str:
         else:
             lines += _elements("delete", name, old.sets[name][1] - new.sets[name][1])
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _by_family(verb: str, name: str, elements: Mapping[str, str]) -> list[str]:
+    """elements: by an address that tells their family."""
+    lines = []
+    for family, w in _WORDS.items():
+        mine = [text for ip, text in elements.items() if family_of(ip) == family]
+        lines += _elements(verb, name + w.suffix, mine)
+    return lines
 
 
 def _elements(verb: str, name: str, elements: Iterable[str]) -> list[str]:

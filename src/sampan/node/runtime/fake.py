@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from sampan.lib.clock import Clock
@@ -83,7 +83,7 @@ class _Container:
 @dataclass(slots=True)
 class _Sandbox:
     spec: SandboxSpec
-    ip: str
+    ips: tuple[str, ...]
     created_at: float
     ready: bool = True
     pid: int = 0
@@ -99,7 +99,7 @@ class FakeRuntime:
         self,
         clock: Clock,
         *,
-        pod_cidr: str = "10.42.0.0/24",
+        pod_cidrs: Sequence[str] = ("10.42.0.0/24",),
         behaviours: Mapping[str, Behaviour] | None = None,
         images: Iterable[str] | None = None,
         sandbox_delay: float = 0.0,
@@ -111,7 +111,7 @@ class FakeRuntime:
         self.listeners: dict[tuple[str, int], Callable[[], object]] = {}
         self.calls: list[tuple[str, str]] = []
         self._clock = clock
-        self._network = ipaddress.ip_network(pod_cidr)
+        self._networks = [ipaddress.ip_network(c) for c in pod_cidrs]
         self._sandbox_delay = sandbox_delay
         self._sandboxes: dict[str, _Sandbox] = {}
         self._containers: dict[str, _Container] = {}
@@ -139,8 +139,8 @@ class FakeRuntime:
             if self._sandbox_delay:
                 await asyncio.sleep(self._sandbox_delay)
             self._pid += 1
-            ip = "" if spec.host_network else self._free_address()
-            known = _Sandbox(spec, ip, self._clock.now(), pid=self._pid)
+            ips = () if spec.host_network else self._free_addresses()
+            known = _Sandbox(spec, ips, self._clock.now(), pid=self._pid)
             self._sandboxes[spec.id] = known
         return _sandbox_state(known)
 
@@ -151,7 +151,7 @@ class FakeRuntime:
             return
         for container in list(box.containers.values()):
             self._end(container, exit_code=137, signal=9)
-        box.ready, box.ip = False, ""
+        box.ready, box.ips = False, ()
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         self._called("remove_sandbox", sandbox_id)
@@ -443,13 +443,17 @@ class FakeRuntime:
         names = (spec.image, *image.tags)
         return next((self.behaviours[n] for n in names if n in self.behaviours), Behaviour())
 
-    def _free_address(self) -> str:
-        used = {b.ip for b in self._sandboxes.values()}
-        for n in range(2, self._network.num_addresses - 1):
-            ip = str(self._network[n])
-            if ip not in used:
-                return ip
-        raise RuntimeFailure("CreatePodSandboxError", "no address is free")
+    def _free_addresses(self) -> tuple[str, ...]:
+        """The lowest of each family."""
+        used = {ip for b in self._sandboxes.values() for ip in b.ips}
+        found = []
+        for network in self._networks:
+            numbers = range(2, network.num_addresses - 1)
+            ip = next((ip for n in numbers if (ip := str(network[n])) not in used), "")
+            if not ip:
+                raise RuntimeFailure("CreatePodSandboxError", "no address is free")
+            found.append(ip)
+        return tuple(found)
 
 
 class FakeSession:
@@ -506,7 +510,7 @@ def _sandbox_state(box: _Sandbox) -> SandboxState:
         uid=spec.uid,
         attempt=spec.attempt,
         ready=box.ready,
-        ips=(box.ip,) if box.ip else (),
+        ips=box.ips,
         pid=box.pid if box.ready else 0,
         created_at=box.created_at,
         labels=spec.labels,

@@ -14,16 +14,17 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sampan.lib.addressing import GATEWAYS, IPV4, IPV6, family_of
 from sampan.node.runtime.base import ContainerSpec, RuntimeFailure, SandboxSpec
 from sampan.node.runtime.native import kernel
 from sampan.node.runtime.native.netlink import netlink
-from sampan.node.runtime.native.nodes import GATEWAY
 
 _PAUSE = ("catatonit", "-P")
 _NAMES = {
     kernel.CLONE_NEWNET: "net", kernel.CLONE_NEWIPC: "ipc", kernel.CLONE_NEWUTS: "uts",
     kernel.CLONE_NEWPID: "pid_for_children", kernel.CLONE_NEWNS: "mnt",
 }  # fmt: skip
+_BITS = {IPV4: 32, IPV6: 128}
 
 
 def link_name(address: str) -> str:
@@ -48,11 +49,12 @@ def _fresh(flags: int) -> Iterator[None]:
             os.close(fd)
 
 
-def start_pause(spec: SandboxSpec, address: str) -> int:
+def start_pause(spec: SandboxSpec, addresses: Sequence[str], sources: Sequence[str] = ()) -> int:
     """The pid of a new pause that holds the pod's namespaces, with the pod's network set up.
-    address: '' where the pod uses the node's network."""
+    addresses: none where the pod uses the node's network. sources: the node's own, from which it
+    speaks to its pods (probes)."""
     flags = kernel.CLONE_NEWUTS | kernel.CLONE_NEWNS
-    if address:
+    if addresses:
         flags |= kernel.CLONE_NEWNET
     if not spec.host_ipc:
         flags |= kernel.CLONE_NEWIPC
@@ -69,8 +71,8 @@ def start_pause(spec: SandboxSpec, address: str) -> int:
     finally:
         os.close(null)
     try:
-        if address:
-            _plug(pid, address)
+        if addresses:
+            _plug(pid, addresses, sources)
     except BaseException:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
@@ -78,45 +80,37 @@ def start_pause(spec: SandboxSpec, address: str) -> int:
     return pid
 
 
-def _plug(pid: int, address: str) -> None:
-    """A point-to-point link between node and pod: the pod has its one address and goes everywhere
-    through the gateway address that every node answers for."""
-    name = link_name(address)
+def _plug(pid: int, addresses: Sequence[str], sources: Sequence[str]) -> None:
+    """A point-to-point link between node and pod: the pod has its own addresses alone and goes
+    everywhere through the gateway that every node answers for."""
+    name = link_name(addresses[0])
+    own = {family_of(source): source for source in sources}
     with netlink() as link:
         link.veth(name, "eth0", peer_pid=pid)
-        link.route(f"{address}/32", device=name, source=_node_source())
+        for address in addresses:
+            if family_of(address) == IPV6:
+                link.address(name, GATEWAYS[IPV6], 64)
+            source = own.get(family_of(address), "")
+            link.route(f"{address}/{_BITS[family_of(address)]}", device=name, source=source)
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         kernel.enter(pid, (("net", kernel.CLONE_NEWNET),))
         with netlink() as link:
             link.up("lo")
             link.up("eth0")
-            link.address("eth0", address)
-            link.route(f"{GATEWAY}/32", device="eth0", source=address)
-            link.route("0.0.0.0/0", device="eth0", via=GATEWAY)
+            if any(family_of(a) == IPV6 for a in addresses):
+                kernel.write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "0")  # routes are ours
+            for address in addresses:
+                link.address("eth0", address)
+                gateway = GATEWAYS[family_of(address)]
+                if family_of(address) == IPV6:
+                    link.route("::/0", device="eth0", via=gateway)
+                else:
+                    link.route(f"{gateway}/32", device="eth0", source=address)
+                    link.route("0.0.0.0/0", device="eth0", via=gateway)
     finally:
         kernel.setns(home, kernel.CLONE_NEWNET)
         os.close(home)
-
-
-def _node_source() -> str:
-    """The node's own address: the source of what it sends to its pods (probes)."""
-    for address in _own_addresses():
-        if address.startswith("10.44.0."):
-            return address
-    return ""
-
-
-def _own_addresses() -> list[str]:
-    """Local IPv4 addresses of the thread's network namespace."""
-    found, last = [], ""
-    for line in Path("/proc/thread-self/net/fib_trie").read_text().splitlines():
-        word = line.strip()
-        if word.startswith("|-- "):
-            last = word[4:]
-        elif word.startswith("/32 host LOCAL"):
-            found.append(last)
-    return found
 
 
 def unplug(addresses: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ _LOCAL, _ADDRESS = 2, 1
 _DST, _OIF, _GATEWAY, _PREFSRC = 1, 4, 5, 7
 _UNICAST, _UNREACHABLE = 1, 7
 _SCOPE_GLOBAL, _SCOPE_LINK = 0, 253
+_NO_DAD = 2  # IFA_F_NODAD: the address is there at once, nobody is asked whether it is free
 _TABLE_MAIN, _PROTO_STATIC = 254, 4
 
 
@@ -37,8 +38,12 @@ def _u32(value: int) -> bytes:
     return struct.pack("=I", value)
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def _ip(text: str) -> bytes:
-    return socket.inet_aton(text)
+    return socket.inet_pton(_family(text), text)
 
 
 class Netlink:
@@ -93,9 +98,12 @@ class Netlink:
         payload = struct.pack("=BBHiII", 0, 0, 0, index, _IFF_UP, _IFF_UP)
         self._call(_NEWLINK, 0, payload, f"{name} up")
 
-    def address(self, name: str, address: str, prefix: int = 32) -> None:
-        index = socket.if_nametoindex(name)
-        payload = struct.pack("=BBBBI", socket.AF_INET, prefix, 0, _SCOPE_GLOBAL, index)
+    def address(self, name: str, address: str, prefix: int = 0) -> None:
+        """Add an address of either family. prefix: 0 for the address alone."""
+        index, family = socket.if_nametoindex(name), _family(address)
+        bits = prefix or (128 if family == socket.AF_INET6 else 32)
+        flags = _NO_DAD if family == socket.AF_INET6 else 0
+        payload = struct.pack("=BBBBI", family, bits, flags, _SCOPE_GLOBAL, index)
         payload += _attr(_LOCAL, _ip(address)) + _attr(_ADDRESS, _ip(address))
         self._call(_NEWADDR, _CREATE | _REPLACE, payload, f"address {address}")
 
@@ -103,7 +111,8 @@ class Netlink:
         self, destination: str, *, device: str = "", via: str = "", source: str = "",
         unreachable: bool = False,
     ) -> None:  # fmt: skip
-        """Add or replace a route. destination: ``a.b.c.d/n``, ``0.0.0.0/0`` for the default."""
+        """Add or replace a route. destination: a range; of length 0 for the default. A link-local
+        *via* needs its *device*."""
         self._route(_NEWROUTE, _CREATE | _REPLACE, destination, device, via, source, unreachable)
 
     def delete_route(self, destination: str, *, device: str = "") -> None:
@@ -119,7 +128,7 @@ class Netlink:
         network, _, bits = destination.partition("/")
         scope = _SCOPE_GLOBAL if via or unreachable else _SCOPE_LINK
         payload = struct.pack(
-            "=BBBBBBBBI", socket.AF_INET, int(bits), 0, 0, _TABLE_MAIN, _PROTO_STATIC, scope,
+            "=BBBBBBBBI", _family(network), int(bits), 0, 0, _TABLE_MAIN, _PROTO_STATIC, scope,
             _UNREACHABLE if unreachable else _UNICAST, 0,
         )  # fmt: skip
         if int(bits):

@@ -1,7 +1,8 @@
 """Nodes of one host: each a network and a mount namespace, held open by one tiny process that
 outlives Sampan, joined by a switch namespace in the middle. The host's own network is not touched.
 
-Addresses: pods of node i in 10.42.i.0/24, node i at 10.44.0.(i+1), the switch at 10.44.0.1.
+Which addresses they have is ``lib.addressing``'s. Between nodes and switch IPv6 goes by link-local
+addresses: unlike ARP, neighbour discovery answers only for addresses of the link itself.
 """
 
 from __future__ import annotations
@@ -21,22 +22,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sampan.lib.addressing import DEFAULT, IPV6, Addresses, Plan
 from sampan.lib.datadir import started_at
 from sampan.node.runtime.native import kernel
 from sampan.node.runtime.native.netlink import netlink
 
 T = TypeVar("T")
-PODS = "10.42.0.0/16"
-SERVICES = "10.43.0.0/16"
-SERVICE_ADDRESS = "10.43.0.1"  # of the API, on every node
-DNS_ADDRESS = "10.43.0.10"  # of the cluster's DNS, on every node
-API_ADDRESS = "10.44.1.1"  # where the kubernetes Service points to, on every node
-DNS_ENDPOINT = "10.44.1.2"  # where the kube-dns Service points to, on every node
-GATEWAY = "169.254.1.1"  # the next hop of every pod; every node answers for it
-_LINKS = "10.44.0.0/24"
-_SWITCH = "10.44.0.1"
+_SWITCH_END, _NODE_END = "fe80::1", "fe80::2"  # of the link between them
 _THREADS = 6
 _SPACES = (("mnt", kernel.CLONE_NEWNS), ("net", kernel.CLONE_NEWNET))
+
+
+class NetworkFailure(OSError):
+    """A node's network cannot be made; the message is for people."""
 
 
 def cluster_id(root: Path) -> str:
@@ -44,12 +42,8 @@ def cluster_id(root: Path) -> str:
     return "sampan-" + hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:10]
 
 
-def pod_network(index: int) -> str:
-    return f"10.42.{index}.0/24"
-
-
-def node_address(index: int) -> str:
-    return f"10.44.0.{index + 1}"
+def _kind(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class Space:
@@ -76,10 +70,11 @@ class Space:
         self._threads.shutdown(wait=wait, cancel_futures=True)
 
     async def listen(self, host: str, port: int) -> socket.socket:
-        """A listening socket at an address inside the node."""
+        """A listening socket at an address inside the node; ``::`` is every address of both
+        families."""
 
         def make() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(_kind(host), socket.SOCK_STREAM)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((host, port))
             sock.listen(128)
@@ -108,7 +103,7 @@ class Space:
                 os.close(home)
 
         def new() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(_kind(host), socket.SOCK_STREAM)
             sock.setblocking(False)
             return sock
 
@@ -125,8 +120,9 @@ class Space:
 class Nodes:
     """The nodes of a cluster; ``ensure`` finds those that an earlier process left."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, plan: Plan = DEFAULT) -> None:
         self.root = root
+        self.plan = plan
         self.spaces: dict[str, Space] = {}
         self._file = root / "nodes.json"
         self._state: dict[str, Any] = {"holders": {}}
@@ -148,7 +144,7 @@ class Nodes:
         pid, fresh = self._holder(name)
         space = self.spaces[name] = Space(name, index, pid)
         if fresh:
-            await space.run(_prepare_node, index)
+            await space.run(_prepare_node, self.plan.of, index)
         if joined:
             await self._ensure_switch()
             for each in self.spaces.values():
@@ -183,14 +179,14 @@ class Nodes:
         pid, fresh = self._holder("#switch")
         self._switch = Space("#switch", 0, pid)
         if fresh:
-            await self._switch.run(_prepare_switch)
+            await self._switch.run(_prepare_switch, self.plan.of)
 
     async def _plug(self, space: Space) -> None:
         """Join a node to the switch by a veth."""
         assert self._switch is not None
         if not await space.run(_is_plugged):
-            await self._switch.run(_plug_switch, space.index, space.pid)
-            await space.run(_plug_node, space.index)
+            await self._switch.run(_plug_switch, self.plan.of, space.index, space.pid)
+            await space.run(_plug_node, self.plan.of, space.index)
         self._plugged.add(space.name)
 
     def _holder(self, name: str) -> tuple[int, bool]:
@@ -219,40 +215,59 @@ def _wait_for_exec(pid: int) -> None:
         time.sleep(0.0005)
 
 
-def _prepare_node(index: int) -> None:
+def _forward(of: Sequence[Addresses]) -> None:
+    """Packets are passed on. Raises NetworkFailure: the kernel does not speak the family."""
+    for a in of:
+        if a.family == IPV6:
+            if not Path("/proc/sys/net/ipv6").is_dir():
+                raise NetworkFailure("this kernel has no IPv6 (see --ip-families)")
+            # Links made from now on have their own addresses at once, too.
+            kernel.write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+            kernel.write("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+        else:
+            kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
+
+
+def _prepare_node(of: Sequence[Addresses], index: int) -> None:
     # crun refuses cgroup v1 beside an empty cgroup2; in this mount namespace only v1 is left.
     unified = Path("/sys/fs/cgroup/unified")
     if unified.is_dir() and Path("/sys/fs/cgroup/memory").is_dir():
         kernel.unmount(str(unified))
-    kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
+    _forward(of)
     with netlink() as link:
         link.up("lo")
-        link.address("lo", node_address(index))
-        for address in (SERVICE_ADDRESS, API_ADDRESS, DNS_ADDRESS, DNS_ENDPOINT, GATEWAY):
-            link.address("lo", address)
-        # What no pod has is not looked for elsewhere.
-        link.route(pod_network(index), unreachable=True)
-        # A process of the node may send to a Service only if there is a route: rules turn it to an
-        # endpoint or refuse it on its way out (sampan.network.ruleset).
-        link.route(SERVICES, device="lo", source=node_address(index))
+        for a in of:
+            # The Service of the API is of the primary family only.
+            ends = (a.dns, a.dns_end) if a is not of[0] else (a.dns, a.dns_end, a.api, a.api_end)
+            for address in (a.node(index), *ends):
+                link.address("lo", address)
+            if a.family != IPV6:
+                link.address("lo", a.gateway)  # in IPv6 each pod's link has it
+            # What no pod has is not looked for elsewhere.
+            link.route(a.pods_of(index), unreachable=True)
+            # A process of the node may send to a Service only if there is a route: rules turn it
+            # to an endpoint or refuse it on its way out (sampan.network.ruleset).
+            link.route(a.services, device="lo", source=a.node(index))
 
 
 def route_to_rules(source: str, add: Iterable[str], remove: Iterable[str]) -> None:
     """Let processes of the node of the calling thread send to addresses for which it has no route
     but rules, as to those of Services. source: their own address. Raises OSError."""
+    bits = 128 if ":" in source else 32
     with netlink() as link:
         for address in add:
-            link.route(f"{address}/32", device="lo", source=source)
+            link.route(f"{address}/{bits}", device="lo", source=source)
         for address in remove:
-            link.delete_route(f"{address}/32", device="lo")
+            link.delete_route(f"{address}/{bits}", device="lo")
 
 
-def _prepare_switch() -> None:
-    kernel.write("/proc/sys/net/ipv4/ip_forward", "1")
+def _prepare_switch(of: Sequence[Addresses]) -> None:
+    _forward(of)
     with netlink() as link:
         link.up("lo")
-        link.address("lo", _SWITCH)
-        link.route(PODS, unreachable=True)
+        for a in of:
+            link.address("lo", a.switch)
+            link.route(a.pods, unreachable=True)
 
 
 def _is_plugged() -> bool:
@@ -264,22 +279,34 @@ def _unplug_switch(index: int) -> None:
         link.delete(f"node{index}")  # it takes its routes along
 
 
-def _plug_switch(index: int, pid: int) -> None:
+def _plug_switch(of: Sequence[Addresses], index: int, pid: int) -> None:
     name = f"node{index}"
     with netlink() as link:
         link.delete(name)  # of a node that went without a word
         link.veth(name, "link0", peer_pid=pid)
-        link.route(f"{node_address(index)}/32", device=name, source=_SWITCH)
-        link.route(pod_network(index), via=node_address(index), source=_SWITCH)
+        for a in of:
+            own, node = a.switch, a.node(index)
+            if a.family == IPV6:
+                link.address(name, _SWITCH_END, 64)
+                for network in (f"{node}/128", a.pods_of(index)):
+                    link.route(network, device=name, via=_NODE_END, source=own)
+            else:
+                link.route(f"{node}/32", device=name, source=own)
+                link.route(a.pods_of(index), via=node, source=own)
 
 
-def _plug_node(index: int) -> None:
-    own = node_address(index)
+def _plug_node(of: Sequence[Addresses], index: int) -> None:
     with netlink() as link:
         link.up("link0")
-        link.route(f"{_SWITCH}/32", device="link0", source=own)
-        for network in (_LINKS, PODS):
-            link.route(network, via=_SWITCH, source=own)
+        for a in of:
+            own, via, device = a.node(index), a.switch, ""
+            if a.family == IPV6:
+                link.address("link0", _NODE_END, 64)
+                via, device = _SWITCH_END, "link0"
+            else:
+                link.route(f"{via}/32", device="link0", source=own)
+            for network in (a.links, a.pods):
+                link.route(network, device=device, via=via, source=own)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sampan.api.streams import ExecSession
+from sampan.lib.addressing import DEFAULT, NoneFree, Plan, Pool, take_all
 from sampan.lib.clock import Clock, RealClock
 from sampan.lib.datadir import started_at
 from sampan.node.images.refs import normalize
@@ -45,7 +46,7 @@ from sampan.node.runtime.native.launch import (
     start_pause,
     unplug,
 )
-from sampan.node.runtime.native.nodes import Space, cluster_id, node_address, pod_network
+from sampan.node.runtime.native.nodes import Space, cluster_id
 from sampan.node.runtime.native.process import Adopted, Session, exited, receive_terminal
 from sampan.node.runtime.native.records import Container, Sandbox, read_json, write_json
 from sampan.node.runtime.native.resize import resize
@@ -58,16 +59,17 @@ _Process = TypeVar("_Process", bound=Adopted | subprocess.Popen[bytes])
 
 
 class NativeRuntime:
-    """Implements ``Runtime``. root: the cluster's node directory; images: shared by all nodes."""
+    """Implements ``Runtime``. root: the cluster's node directory; images: shared by all nodes;
+    plan: the cluster's addresses."""
 
     shares_uts = False
 
     def __init__(
         self, space: Space, *, root: Path, images: ImageStore, clock: Clock | None = None,
-        binary: str = "",
+        binary: str = "", plan: Plan = DEFAULT,
     ) -> None:  # fmt: skip
-        # Awaited with a pod's address before anything of the pod runs. Raises TimeoutError.
-        self.guard: Callable[[str, str, str, str], Awaitable[None]] | None = None
+        # Awaited with a pod's addresses before anything of the pod runs. Raises TimeoutError.
+        self.guard: Callable[[str, str, str, Sequence[str]], Awaitable[None]] | None = None
         self._space = space
         self._root = root / "run" / space.name
         self._images = images
@@ -79,9 +81,9 @@ class NativeRuntime:
         self._group = cluster_id(root)
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, Container] = {}
-        self._addresses: set[str] = set()
+        self._own = plan.node(space.index)
+        self._pools = [Pool(network) for network in plan.pods_of(space.index)]
         self._exits: asyncio.Queue[str] = asyncio.Queue()
-        self._next_address = 2
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -97,7 +99,7 @@ class NativeRuntime:
                 continue
             sandbox = Sandbox.load(path, state)
             self._sandboxes[sandbox.id] = sandbox
-            self._addresses.update(sandbox.ips)
+            self._hold(sandbox.ips)
             alive = started_at(sandbox.pid) == sandbox.ticks
             sandbox.ready = alive and not sandbox.stopped
             if alive:
@@ -181,32 +183,37 @@ class NativeRuntime:
 
     # -- sandboxes -----------------------------------------------------------------------------
 
-    def _take_address(self) -> str:
-        base = pod_network(self._space.index).rsplit(".", 1)[0]
-        for step in range(253):
-            last = 2 + (self._next_address - 2 + step) % 253
-            address = f"{base}.{last}"
-            if address not in self._addresses:
-                self._addresses.add(address)
-                self._next_address = last + 1 if last < 254 else 2
-                return address
-        raise RuntimeFailure("FailedCreatePodSandBox", "no pod address is free on this node")
+    def _take_addresses(self) -> tuple[str, ...]:
+        """One of each family."""
+        try:
+            return take_all(self._pools)
+        except NoneFree as e:
+            text = "no pod address is free on this node"
+            raise RuntimeFailure("FailedCreatePodSandBox", text) from e
+
+    def _hold(self, addresses: Sequence[str]) -> None:
+        for pool in self._pools:
+            pool.hold(addresses)
+
+    def _give_back(self, addresses: Sequence[str]) -> None:
+        for pool in self._pools:
+            pool.give_back(addresses)
 
     async def run_sandbox(self, spec: SandboxSpec) -> SandboxState:
         held = self._sandboxes.get(spec.id)
         if held is not None:
             return held.state()
-        address = "" if spec.host_network else self._take_address()
+        addresses = () if spec.host_network else self._take_addresses()
         path = self._root / "sandboxes" / spec.id
-        sandbox = Sandbox(path, spec, ips=(address,) if address else (self._own_address,))
+        sandbox = Sandbox(path, spec, ips=addresses or self._own)
         sandbox.created_at = self._clock.now()
         try:
             await asyncio.gather(
                 self._space.run(self._prepare_sandbox, sandbox), self._guard(sandbox)
             )
-            await self._space.run(self._start_sandbox, sandbox, address)
+            await self._space.run(self._start_sandbox, sandbox, addresses)
         except (OSError, TimeoutError) as e:
-            self._addresses.discard(address)
+            self._give_back(addresses)
             if sandbox.pid:
                 os.kill(sandbox.pid, signal.SIGKILL)
             await self._space.run(self._drop_sandbox, sandbox)
@@ -219,19 +226,12 @@ class NativeRuntime:
     async def _guard(self, sandbox: Sandbox) -> None:
         spec = sandbox.spec
         if self.guard is not None and not spec.host_network:
-            await asyncio.gather(
-                *(self.guard(spec.namespace, spec.name, spec.uid, ip) for ip in sandbox.ips)
-            )
+            await self.guard(spec.namespace, spec.name, spec.uid, sandbox.ips)
 
-    @staticmethod
-    def _start_sandbox(sandbox: Sandbox, address: str) -> None:
-        sandbox.pid = start_pause(sandbox.spec, address)
+    def _start_sandbox(self, sandbox: Sandbox, addresses: Sequence[str]) -> None:
+        sandbox.pid = start_pause(sandbox.spec, addresses, self._own)
         sandbox.ticks = started_at(sandbox.pid)
         sandbox.save()
-
-    @property
-    def _own_address(self) -> str:
-        return node_address(self._space.index)
 
     def _pod_group(self, sandbox: Sandbox) -> str:
         return f"{self._group}/pod{sandbox.spec.uid}"
@@ -269,7 +269,7 @@ class NativeRuntime:
         sandbox.stopped = True
         if not sandbox.spec.host_network:
             await self._space.run(unplug, sandbox.ips)
-            self._addresses.difference_update(sandbox.ips)
+            self._give_back(sandbox.ips)
         sandbox.save()
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
@@ -572,8 +572,12 @@ class NativeRuntime:
         return await self._space.connect(host, port, timeout)
 
     async def forward(self, sandbox_id: str, port: int, timeout: float) -> Any:
+        """As container runtimes do: the pod's IPv4 loopback first, then the other one."""
         pid = self._sandbox(sandbox_id).pid
-        return await self._space.connect("127.0.0.1", port, timeout, inside=pid)
+        try:
+            return await self._space.connect("127.0.0.1", port, timeout, inside=pid)
+        except ConnectionRefusedError:
+            return await self._space.connect("::1", port, timeout, inside=pid)
 
     # -- images --------------------------------------------------------------------------------
 
