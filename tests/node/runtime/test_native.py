@@ -111,7 +111,8 @@ class TestNative(RuntimeContract):
             old = await runtime.run_sandbox(SandboxSpec(id="a", namespace="d", name="a", uid="a"))
             await runtime.stop_sandbox("a")
             # As after a restart, which hands out addresses from the first one on.
-            cast(NativeRuntime, runtime)._next_address = 2
+            (pool,) = cast(NativeRuntime, runtime)._pools
+        pool._next = 2
             new = await runtime.run_sandbox(SandboxSpec(id="b", namespace="d", name="b", uid="b"))
             assert new.ips == old.ips
             await runtime.remove_sandbox("a")
