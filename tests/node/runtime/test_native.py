@@ -112,7 +112,7 @@ class TestNative(RuntimeContract):
             await runtime.stop_sandbox("a")
             # As after a restart, which hands out addresses from the first one on.
             (pool,) = cast(NativeRuntime, runtime)._pools
-        pool._next = 2
+            pool._next = 2
             new = await runtime.run_sandbox(SandboxSpec(id="b", namespace="d", name="b", uid="b"))
             assert new.ips == old.ips
             await runtime.remove_sandbox("a")
