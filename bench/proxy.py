@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from sampan.lib.addressing import DEFAULT
 from sampan.network.backends import Endpoint, Service, ServicePort, endpoints, service
 from sampan.network.nft import Nft
 from sampan.network.outside import Outside
@@ -25,7 +26,7 @@ from sampan.network.rules import Facts, service_entries
 from sampan.network.ruleset import TABLE
 from sampan.node.runtime.base import SandboxSpec
 from sampan.node.runtime.native.launch import start_pause
-from sampan.node.runtime.native.nodes import Nodes, Space, destroy, node_address
+from sampan.node.runtime.native.nodes import Nodes, Space, destroy
 
 SERVICES, ENDPOINTS, CHANGES, CONNECTIONS = 1000, 10, 300, 1000
 LOADS = 7
@@ -66,7 +67,7 @@ def timed(rules: NodeRules) -> list[float]:
 
 
 def facts() -> Facts:
-    at = node_address(1)
+    at = DEFAULT.primary.node(1)
     return Facts("n1", (at,), masquerade=at)
 
 
@@ -236,7 +237,7 @@ async def measure(root: Path) -> None:
         pods = []
         for address in (SERVER, "10.42.1.9"):
             spec = SandboxSpec(id=address, namespace="b", name="b", uid=address)
-            pid = await space.run(start_pause, spec, address)
+            pid = await space.run(start_pause, spec, (address,), (DEFAULT.primary.node(1),))
             pids.append(pid)
             pods.append(Space(address, 0, pid))
         await rules_of(space, [bodies(i) for i in range(SERVICES)])

@@ -44,7 +44,12 @@ class NodeNetwork:
     '' where they have none."""
 
     def __init__(
-        self, plane: ControlPlane, spaces: Sequence[Space], plan: Plan, *, address: str,
+        self,
+        plane: ControlPlane,
+        spaces: Sequence[Space],
+        plan: Plan,
+        *,
+        address: str,
         resolv_conf: str = "",
     ) -> None:
         self._spaces = {s.name: s for s in spaces}

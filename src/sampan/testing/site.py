@@ -8,6 +8,7 @@ to their node as the runtime links them; each answers its own address by TCP and
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import random
 import shutil
@@ -23,11 +24,12 @@ from sampan.api.obj import Body, Obj
 from sampan.app.control_plane import ADMIN, ControlPlane
 from sampan.app.node_network import NodeNetwork
 from sampan.lib import csr, tls
+from sampan.lib.addressing import DEFAULT, Plan
 from sampan.lib.clock import RealClock
 from sampan.lib.ids import Ids
 from sampan.node.runtime.base import SandboxSpec
 from sampan.node.runtime.native.launch import start_pause
-from sampan.node.runtime.native.nodes import Nodes, Space, destroy, node_address
+from sampan.node.runtime.native.nodes import Nodes, Space, destroy
 from sampan.store.memory import MemoryStore
 
 PORT = 8080
@@ -38,20 +40,22 @@ _PATIENCE = 0.25  # of one try; allowed ones take a millisecond
 class SitePod:
     """A network namespace linked to a node, and its API object's key."""
 
-    def __init__(self, name: str, namespace: str, address: str, space: Space) -> None:
-        self.name, self.namespace, self.address, self.space = name, namespace, address, space
+    def __init__(self, name: str, namespace: str, addresses: tuple[str, ...], space: Space) -> None:
+        self.name, self.namespace, self.space = name, namespace, space
+        self.addresses, self.address = addresses, addresses[0]
         self.seen: list[str] = []  # clients, as the pod saw them
 
 
 class Site:
-    """See the module. address: where LoadBalancers are on the host."""
+    """See the module. address: where LoadBalancers are on the host. plan: the cluster's own."""
 
-    def __init__(self, root: Path, *, nodes: int, address: str) -> None:
+    def __init__(self, root: Path, *, nodes: int, address: str, plan: Plan = DEFAULT) -> None:
+        self.plan = plan
         self.pods: list[SitePod] = []
         self.names = [f"n{i + 1}" for i in range(nodes)]
         self._address = address
         self._store = MemoryStore()
-        self._nodes = Nodes(root)
+        self._nodes = Nodes(root, plan)
         self._servers: list[Any] = []
         self._pids: list[int] = []
         self._key, self._authority = tls.new_key(), tls.new_authority("site", now=RealClock().now())
@@ -63,7 +67,7 @@ class Site:
         return ControlPlane(
             self._store, clock=RealClock(), ids=Ids(random.Random(1)), rng=random.Random(1),
             root_ca="PEM", sign=csr.signer(self._authority), token_key=self._key,
-            api_address="10.44.1.1", api_port=6443, host_address=self._address,
+            addresses=self.plan, host_address=self._address,
         )  # fmt: skip
 
     @property
@@ -75,7 +79,7 @@ class Site:
         await self.plane.start_api()
         for i, name in enumerate(self.names):
             status = {
-                "addresses": [{"type": "InternalIP", "address": node_address(i + 1)}],
+                "addresses": [{"type": "InternalIP", "address": a} for a in self.plan.node(i + 1)],
                 "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
                 "conditions": [{"type": "Ready", "status": "True"}],
             }
@@ -92,8 +96,9 @@ class Site:
     async def start_network(self, resolv_conf: str = "") -> None:
         """resolv_conf: the host's, for nodes that have a way out."""
         self.network = NodeNetwork(
-            self.plane, [*self.spaces.values()], address=self._address, resolv_conf=resolv_conf
-        )
+            self.plane, [*self.spaces.values()], self.plan, address=self._address,
+            resolv_conf=resolv_conf,
+        )  # fmt: skip
         await self.network.start()
 
     async def stop_network(self) -> None:
@@ -132,21 +137,24 @@ class Site:
     ) -> SitePod:  # fmt: skip
         """A pod that serves on the node of that number (from 1), guarded as the agent does."""
         number = len(self.pods) + 2
-        address = f"10.42.{node}.{number}"
+        addresses = tuple(
+            str(ipaddress.ip_network(network)[number]) for network in self.plan.pods_of(node)
+        )
         container = {"name": "c", "image": "i", "ports": ports or []}
         spec: Body = {"nodeName": f"n{node}", "containers": [container]}
         meta = {"name": name, "labels": labels or {}}
         made = await self.client.create("pods", {"metadata": meta, "spec": spec}, namespace)
         assert self.network is not None
-        await self.network.policies.guard(namespace, name, made.uid, address)
+        await self.network.policies.guard(namespace, name, made.uid, addresses)
         sandbox = SandboxSpec(id=f"p{number}", namespace=namespace, name=name, uid=made.uid)
         space = self.spaces[f"n{node}"]
-        pid = await space.run(start_pause, sandbox, address)
+        pid = await space.run(start_pause, sandbox, addresses, self.plan.node(node))
         self._pids.append(pid)
-        pod = SitePod(name, namespace, address, Space(f"pod-{name}", 0, pid))
+        pod = SitePod(name, namespace, addresses, Space(f"pod-{name}", 0, pid))
         self.pods.append(pod)
         await self._serve(pod)
-        status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+        ips = [{"ip": ip} for ip in addresses]
+        status = {"phase": "Running", "podIP": addresses[0], "podIPs": ips}
         await self.client.patch("pods", name, {"status": status}, namespace, subresource="status")
         await self.ready(pod, ready)
         return pod
@@ -167,7 +175,7 @@ class Site:
 
     async def _serve(self, pod: SitePod) -> None:
         async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            pod.seen.append(writer.get_extra_info("peername")[0])
+            pod.seen.append(_plain(writer.get_extra_info("peername")[0]))
             writer.write(pod.address.encode())
             writer.close()
 
@@ -176,21 +184,28 @@ class Site:
                 self.transport = transport
 
             def datagram_received(self, _data: bytes, addr: tuple[str, int]) -> None:
-                pod.seen.append(addr[0])
+                pod.seen.append(_plain(addr[0]))
                 self.transport.sendto(pod.address.encode(), addr)
 
-        sock = await pod.space.listen("0.0.0.0", PORT)
+        every = "::" if any(":" in a for a in pod.addresses) else "0.0.0.0"
+        sock = await pod.space.listen(every, PORT)
         self._servers.append(await asyncio.start_server(answer, sock=sock))
-        udp = await pod.space.run(_udp)
+        udp = await pod.space.run(_udp, every, PORT)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=udp)
         self._servers.append(transport)
 
 
-def _udp(port: int = PORT) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("0.0.0.0", port))
+def _udp(host: str, port: int) -> socket.socket:
+    """Of every address of both families where *host* is of IPv6."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((host, port))
     sock.setblocking(False)
     return sock
+
+
+def _plain(client: str) -> str:
+    """An address of IPv4 as such, also from a socket of both families."""
+    return client.removeprefix("::ffff:")
 
 
 async def tcp(space: Space, host: str, port: int = PORT, patience: float = _PATIENCE) -> str:
@@ -209,7 +224,7 @@ async def udp(
     space: Space, host: str, port: int = PORT, data: bytes = b"?", patience: float = _PATIENCE
 ) -> bytes:
     """What is answered to one datagram from a port of its own; b'' for nothing."""
-    sock = await space.run(_udp, 0)
+    sock = await space.run(_udp, "::" if ":" in host else "0.0.0.0", 0)
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(patience):
@@ -255,9 +270,11 @@ async def how_soon(
 
 
 @asynccontextmanager
-async def site(*, nodes: int = 2, address: str = "127.88.7.1") -> AsyncIterator[Site]:
+async def site(
+    *, nodes: int = 2, address: str = "127.88.7.1", plan: Plan = DEFAULT
+) -> AsyncIterator[Site]:
     root = Path(tempfile.mkdtemp(prefix="sampan-site-"))
-    made = Site(root, nodes=nodes, address=address)
+    made = Site(root, nodes=nodes, address=address, plan=plan)
     try:
         await made.start()
         yield made
