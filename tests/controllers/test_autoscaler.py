@@ -451,10 +451,7 @@ def test_selectors_that_do_not_do():
     w.look()
     w.step(w.controller, Key(RESOURCE, "default", "other"))
     w.look()
-    text = (
-        "pods by selector app=x are controlled by more than one HPA "
-        "(e.g. [default/h default/other])"
-    )
+    text = "pods by selector app=x are controlled by multiple HPAs: [{h default} {other default}]"
     assert w.conditions()["ScalingActive"] == ("False", "AmbiguousSelector", text)
     assert ("AmbiguousSelector", text) in w.events
     w.delete(Key(RESOURCE, "default", "other"))

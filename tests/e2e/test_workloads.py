@@ -162,6 +162,10 @@ def test_rollouts(ns: Cluster, target: str) -> None:
         assert ns.kubectl("rollout", "resume", *NAMED, target) == f"{full} resumed\n"
         rolled_out(ns, target)
         assert environment(ns, name) == {"3"}
+    else:
+        for verb, done in (("pause", "pausing"), ("resume", "resuming")):
+            refused = ns.kubectl("rollout", verb, *NAMED, target, check=False)
+            assert refused.strip() == f'error: {kind}s.apps "{name}" {done} is not supported'
 
 
 def test_what_is_listed(ns: Cluster) -> None:
@@ -224,13 +228,18 @@ def test_claims_follow_their_pods(ns: Cluster) -> None:
 
 
 def test_a_daemon_on_three_nodes(tmp_path: Path, stand_ins: Path) -> None:
-    """Every node has one; a taint drives it away, its end brings it back."""
+    """Every node has one, also the third that joins later; a taint drives it away, its end brings
+    it back."""
     own = Cluster(tmp_path / "data", tmp_path / "kubeconfig", kubectl_path())
-    try:
+
+    def up(nodes: int) -> None:
         sampan(
-            "up", "--name", "three", "--data-dir", str(own.data_dir), "--nodes", "3", "--port", "0",
-            "--no-uplink", "--kubeconfig", str(own.kubeconfig),
+            "up", "--name", "three", "--data-dir", str(own.data_dir), "--nodes", str(nodes),
+            "--port", "0", "--no-uplink", "--kubeconfig", str(own.kubeconfig),
         )  # fmt: skip
+
+    try:
+        up(2)
         own.sampan("image", "load", str(stand_ins))
         own.kubectl("create", "ns", NS)
         own.kubectl("apply", "-f", "-", stdin=json.dumps(workload("DaemonSet", "ds")))
@@ -240,8 +249,11 @@ def test_a_daemon_on_three_nodes(tmp_path: Path, stand_ins: Path) -> None:
             found = own.get("pods", *NAMED)["items"]
             return sorted(p["spec"].get("nodeName", "") for p in found if is_ready(p))
 
+        first = nodes()
+        assert len(first) == 2
+        up(3)
         every = sorted(n["metadata"]["name"] for n in own.get("nodes")["items"])
-        assert len(every) == 3
+        assert len(every) == 3 and set(first) < set(every)
         own.until("every node has a daemon", lambda: nodes() == every)
         own.kubectl("taint", "node", every[1], "away=yes:NoExecute")
         own.until("it left the tainted node", lambda: nodes() == [every[0], every[2]])

@@ -50,7 +50,7 @@ class _Kept:
     etag: str
 
 
-def version_info(*, commit: str = "", built: str = "1970-01-01T00:00:00Z") -> Json:
+def version_info(*, commit: str = "unknown", built: str = "1970-01-01T00:00:00Z") -> Json:
     """The body of ``/version``."""
     major, minor = KUBERNETES.removeprefix("v").split(".")[:2]
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -63,7 +63,7 @@ def version_info(*, commit: str = "", built: str = "1970-01-01T00:00:00Z") -> Js
         "minCompatibilityMinor": minor,
         "gitVersion": f"{KUBERNETES}+sampan",
         "gitCommit": commit,
-        "gitTreeState": "clean" if commit else "",
+        "gitTreeState": "clean" if commit != "unknown" else "",
         "buildDate": built,
         "goVersion": "",
         "compiler": f"{platform.python_implementation().lower()} {platform.python_version()}",

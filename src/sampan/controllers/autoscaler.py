@@ -42,7 +42,7 @@ UNREADABLE = Event(
 )  # fmt: skip
 AMBIGUOUS = Event(
     WARNING, "AmbiguousSelector",
-    "pods by selector {selector} are controlled by more than one HPA (e.g. [{names}])", _SELECT,
+    "pods by selector {selector} are controlled by multiple HPAs: [{names}]", _SELECT,
 )  # fmt: skip
 UNCOMPUTED = Event(WARNING, "FailedComputeMetricsReplicas", "{error}", _FAIL)
 FAILED = {
@@ -257,7 +257,9 @@ class _Pass:
         )
         if rivals:
             meta = self._body["metadata"]
-            names = " ".join(sorted([f"{meta['namespace']}/{meta['name']}", rivals[0]]))
+            own = f"{meta['namespace']}/{meta['name']}"
+            them = (n.partition("/") for n in sorted([own, *rivals]))
+            names = " ".join(f"{{{name} {namespace}}}" for namespace, _, name in them)
             self._set(IS_AMBIGUOUS, selector=text, names=names)
             ambiguous = AMBIGUOUS.about(self._body, selector=text, names=names)
             self._events.append(ambiguous)
