@@ -168,6 +168,10 @@ def test_exit_codes_reasons_and_messages(ns: Cluster) -> None:
     apply(ns, "big", sh("tail /dev/zero", resources={"limits": {"memory": "16Mi"}}))
     state = status_of(ended(ns, "big"))["state"]["terminated"]
     assert (state["exitCode"], state["reason"]) == (137, "OOMKilled")
+    apply(ns, "nothing", {"command": ["/no/such/command"]})
+    state = status_of(ended(ns, "nothing"))["state"]["terminated"]
+    assert (state["exitCode"], state["reason"]) == (128, "StartError")
+    assert "/no/such/command" in state["message"]
 
 
 def test_crash_loops_back_off(ns: Cluster) -> None:

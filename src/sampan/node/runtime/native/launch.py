@@ -205,11 +205,15 @@ def oci(runtime: Sequence[str], *args: str) -> subprocess.CompletedProcess[bytes
         ) from e
 
 
+class Unstartable(RuntimeFailure):
+    """The runtime made nothing of a bundle: what it is to run is not there, or may not run."""
+
+
 def create_with_conmon(
     runtime: Sequence[str], spec: ContainerSpec, files: ContainerFiles
 ) -> tuple[int, int]:
     """Create (not start) the container of a bundle under a conmon: (its pid, conmon's pid).
-    Raises RuntimeFailure with what the runtime said."""
+    Raises Unstartable with what the runtime said."""
     log = spec.log_path or "/dev/null"
     command = [
         "conmon", "--cid", spec.id, "--cuuid", spec.id, "--name", spec.name, "--runtime",
@@ -254,5 +258,5 @@ def create_with_conmon(
     except (ValueError, TypeError):
         code, message = -1, answer.decode(errors="replace")
     if code <= 0:
-        raise RuntimeFailure("CreateContainerError", message.strip() or "conmon failed")
+        raise Unstartable("RunContainerError", message.strip() or "conmon failed")
     return code, int(files.monitor_file.read_text())

@@ -102,6 +102,7 @@ class Container:
         self.finished_at = 0.0
         self.exit_code = 0
         self.reason = ""
+        self.unstartable = ""  # why it cannot be started
         self.fd = -1
         self.ended = asyncio.Event()
 
@@ -125,7 +126,7 @@ class Container:
             sandbox, ContainerSpec(**raw), image_id=state["image_id"], image=state["image"]
         )
         for name in _SAVED:
-            setattr(container, name, state[name])
+            setattr(container, name, state.get(name, getattr(container, name)))
         if container.finished_at:
             container.ended.set()
         return container
@@ -162,6 +163,12 @@ class Container:
             return False
         return self.id.encode() in line
 
+    def fails_to_start(self, why: str, now: float) -> None:
+        """It was never more than a bundle."""
+        self.unstartable, self.finished_at = why, now
+        self.exit_code, self.reason = 128, "StartError"
+        self.ended.set()
+
     def lost(self, now: float) -> None:
         """Nobody knows how it ended: its monitor is gone."""
         self.finished_at, self.exit_code, self.reason = now, 137, "ContainerStatusUnknown"
@@ -187,4 +194,4 @@ class Container:
 
 
 _SAVED = ("user", "pid", "monitor", "created_at", "started_at", "finished_at", "exit_code",
-          "reason")  # fmt: skip
+          "reason", "unstartable")  # fmt: skip

@@ -40,6 +40,7 @@ from sampan.node.runtime.native import cgroups, kernel
 from sampan.node.runtime.native.attach import attach
 from sampan.node.runtime.native.launch import (
     ContainerFiles,
+    Unstartable,
     create_with_conmon,
     mount_root,
     oci,
@@ -315,7 +316,8 @@ class NativeRuntime:
             raise
         self._containers[spec.id] = container
         sandbox.containers[spec.id] = container
-        self._watch_monitor(container)
+        if not container.unstartable:
+            self._watch_monitor(container)
 
     def _create(self, container: Container) -> None:
         """In a thread of the node: root file system, bundle, conmon."""
@@ -339,7 +341,11 @@ class NativeRuntime:
         write_json(files.config, body)
         if spec.log_path:
             Path(spec.log_path).parent.mkdir(parents=True, exist_ok=True)
-        container.pid, container.monitor = create_with_conmon(self._oci, spec, files)
+        try:
+            container.pid, container.monitor = create_with_conmon(self._oci, spec, files)
+        except Unstartable as failure:
+            # crun finds out now what shows when the container is started: it failed to start.
+            container.fails_to_start(_plain(failure.message), self._clock.now())
         container.save()
 
     def _drop_container(self, container: Container) -> None:
@@ -350,6 +356,8 @@ class NativeRuntime:
 
     async def start_container(self, container_id: str) -> ContainerState:
         container = self._container(container_id)
+        if container.unstartable:
+            raise RuntimeFailure("RunContainerError", container.unstartable)
         if not container.started_at:
             # Noted before: a short container may have ended when the call comes back.
             container.started_at = self._clock.now()
