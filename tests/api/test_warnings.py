@@ -96,6 +96,42 @@ def test_services_with_old_notes_and_odd_addresses():
     assert service.rules.warn({"metadata": {"annotations": notes}, "spec": spec}) == [
         "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use "
         "service.kubernetes.io/topology-mode instead",
-        'spec.clusterIPs[0]: IPv6 address "FD00::1" is not in RFC 5952 canonical format '
-        '("fd00::1"), which may cause controller apply-loops',
+        'spec.clusterIPs[0]: IPv6 address "FD00::1" should be in RFC 5952 canonical format '
+        '("fd00::1")',
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        (
+            {"externalIPs": ["192.0.2.1"]},
+            ["spec.externalIPs is deprecated and may no longer be implemented in some clusters"],
+        ),
+        (
+            {"type": "ExternalName", "externalIPs": ["192.0.2.1"]},
+            ['spec.externalIPs is ignored when spec.type is "ExternalName"'],
+        ),
+        (
+            {"externalName": "a.example"},
+            ['spec.externalName is ignored when spec.type is not "ExternalName"'],
+        ),
+        (
+            {"trafficDistribution": "PreferClose"},
+            ['spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"'],
+        ),
+        (
+            {"type": "LoadBalancer", "loadBalancerIP": "FD00::2",
+             "loadBalancerSourceRanges": ["FD00::/64", "10.0.0.0/8"]},
+            ['spec.loadBalancerIP: IPv6 address "FD00::2" should be in RFC 5952 canonical format '
+             '("fd00::2")',
+             'spec.loadBalancerSourceRanges[0]: IPv6 CIDR value "FD00::/64" should be in RFC 5952 '
+             'canonical format ("fd00::/64")'],
+        ),
+        ({"trafficDistribution": "PreferSameNode"}, []),
+    ],
+)  # fmt: skip
+def test_services_with_fields_that_are_old_or_ignored(spec, wanted):
+    body = {"spec": {"type": "ClusterIP", "clusterIP": "10.43.0.5", "sessionAffinity": "None",
+                     **spec}}  # fmt: skip
+    assert builtin().get("services").rules.warn(body) == wanted

@@ -459,7 +459,10 @@ def test_further_ranges_are_used_when_they_are_there_and_not_when_they_go() -> N
     [
         ([], "spec.cidrs: Required value: at least one CIDR required"),
         (["10.0.0.0"], 'spec.cidrs[0]: Invalid value: "10.0.0.0": must be a valid CIDR value'),
-        (["10.0.0.1/8"], 'spec.cidrs[0]: Invalid value: "10.0.0.1/8": must be in canonical form'),
+        (
+            ["10.0.0.1/8"],
+            'spec.cidrs[0]: Invalid value: "10.0.0.1/8": must not have bits set beyond the prefix',
+        ),
         (["10.0.0.0/8", "11.0.0.0/8"], "may specify no more than one IP for each IP family"),
     ],
 )

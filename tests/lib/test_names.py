@@ -86,6 +86,13 @@ def test_accepts(rule, good):
         (names.ip, "10.0.0.256", [
             "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
         ]),
+        (names.ip, "10.0.0.01", ["must not have leading 0s"]),
+        (names.ip, "::ffff:10.0.0.1", ["must not be an IPv4-mapped IPv6 address"]),
+        (names.cidr, "010.0.0.0/8", ["must not have leading 0s in IP or prefix length"]),
+        (names.cidr, "10.0.0.0/08", ["must not have leading 0s in IP or prefix length"]),
+        (names.cidr, "::ffff:10.0.0.0/104", ["must not have an IPv4-mapped IPv6 address"]),
+        (names.cidr, "10.0.0.1/8", ["must not have bits set beyond the prefix length"]),
+        (names.cidr, "fd00::1/64", ["must not have bits set beyond the prefix length"]),
         (names.cidr, "10.0.0.0", [
             "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
         ]),

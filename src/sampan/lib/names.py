@@ -219,23 +219,48 @@ def port_name(text: str) -> list[str]:
 
 
 def ip(text: str) -> list[str]:
-    """An IPv4 or IPv6 address, without a zone."""
+    """An IPv4 or IPv6 address, without a zone; strictly, as Kubernetes reads it since 1.36."""
     try:
-        ipaddress.ip_address("" if "%" in text else text)
+        address = ipaddress.ip_address("" if "%" in text else _without_zeros(text))
     except ValueError:
         return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+    return _strict(text, address)
+
+
+def _without_zeros(text: str) -> str:
+    """Numbers of an IPv4 address without the zeros before them, which once were allowed."""
+    head, colon, last = text.rpartition(":")
+    parts = last.split(".")
+    if len(parts) != 4 or not all(p.isascii() and p.isdigit() and len(p) < 9 for p in parts):
+        return text
+    return head + colon + ".".join(str(int(p)) for p in parts)
+
+
+def _strict(text: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[str]:
+    if _without_zeros(text) != text:
+        return ["must not have leading 0s"]
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return ["must not be an IPv4-mapped IPv6 address"]
     return []
 
 
 def cidr(text: str) -> list[str]:
-    """An address and the length of its prefix."""
+    """An address and the length of its prefix; strictly, as Kubernetes reads it since 1.36."""
     address, _, length = text.partition("/")
     try:
-        if not length.isdecimal() or ip(address):
+        if not (length.isascii() and length.isdecimal()) or "%" in address:
             raise ValueError
-        ipaddress.ip_network(text, strict=False)
+        plain = _without_zeros(address)
+        network = ipaddress.ip_network(f"{plain}/{int(length)}", strict=False)
     except ValueError:
         return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+    own = ipaddress.ip_address(plain)
+    if plain != address or length != str(int(length)):
+        return ["must not have leading 0s in IP or prefix length"]
+    if _strict(address, own):
+        return ["must not have an IPv4-mapped IPv6 address"]
+    if own != network.network_address:
+        return ["must not have bits set beyond the prefix length"]
     return []
 
 

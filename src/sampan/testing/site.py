@@ -35,6 +35,7 @@ from sampan.store.memory import MemoryStore
 PORT = 8080
 _EVERY = 0.002  # seconds between two tries
 _PATIENCE = 0.25  # of one try; allowed ones take a millisecond
+_STEADY, _PATIENT = 20, 5.0  # tries that have to be right in the end; seconds until they must be
 
 
 class SitePod:
@@ -243,7 +244,8 @@ async def how_soon(
 ) -> float:  # fmt: skip
     """Seconds from *change*'s end (the API's answer) until tries come out as they shall. Tries
     begin every two milliseconds, before the change already; the time is that of the first try after
-    the last wrong one. ``inf``: never within *window*."""
+    the last wrong one. It takes *window* at least, and as long as tries still come out wrong; after
+    five seconds of that: ``inf``."""
     loop = asyncio.get_running_loop()
     tries: list[tuple[float, asyncio.Task[bool]]] = []
     stop = asyncio.Event()
@@ -257,7 +259,11 @@ async def how_soon(
     await asyncio.sleep(5 * _EVERY)
     await change()
     answered = loop.time()
-    await asyncio.sleep(window)
+    while True:
+        await asyncio.sleep(window)
+        ended = [task.result() for _began, task in tries if task.done()]
+        if all(ended[-_STEADY:]) or loop.time() > answered + _PATIENT:
+            break
     stop.set()
     await trier
     outcomes = [(began, await task) for began, task in tries]

@@ -66,33 +66,48 @@ def service(body: Body) -> list[str]:
     found: list[str] = []
     if _OLD_HINTS in ((body.get("metadata") or {}).get("annotations") or {}):
         found.append(f"annotation {_OLD_HINTS} is deprecated, please use {_TOPOLOGY_MODE} instead")
-    if spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+    kind = spec.get("type")
+    external = spec.get("externalIPs") or []
+    is_headless = spec.get("clusterIP") == "None" and kind == "ClusterIP"
+    if spec.get("clusterIP") != "None" and kind != "ExternalName":
         for i, ip in enumerate(spec.get("clusterIPs") or ()):
             found += _not_canonical(f"spec.clusterIPs[{i}]", ip)
-    for i, ip in enumerate(spec.get("externalIPs") or ()):
-        found += _not_canonical(f"spec.externalIPs[{i}]", ip)
-    if spec.get("clusterIP") == "None" and spec.get("type") == "ClusterIP":
+    if is_headless:
         why = "is ignored for headless services"
         if spec.get("loadBalancerIP"):
             found.append(f"spec.loadBalancerIP {why}")
-        if spec.get("externalIPs"):
+        if external:
             found.append(f"spec.externalIPs {why}")
         if spec.get("sessionAffinity") != "None":
             found.append(f"spec.SessionAffinity {why}")
+    for i, ip in enumerate(external):
+        found += _not_canonical(f"spec.externalIPs[{i}]", ip)
+    if external and not is_headless and kind != "ExternalName":
+        found.append(
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+        )
+    if spec.get("loadBalancerIP"):
+        found += _not_canonical("spec.loadBalancerIP", spec["loadBalancerIP"])
+    for i, cidr in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        found += _not_canonical(f"spec.loadBalancerSourceRanges[{i}]", cidr)
+    if kind == "ExternalName" and external:
+        found.append('spec.externalIPs is ignored when spec.type is "ExternalName"')
+    if kind != "ExternalName" and spec.get("externalName"):
+        found.append('spec.externalName is ignored when spec.type is not "ExternalName"')
+    if spec.get("trafficDistribution") == "PreferClose":
+        found.append('spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone"')
     return found
 
 
 def _not_canonical(path: str, text: str) -> list[str]:
-    """Several texts of one IPv6 address make controllers apply without end."""
-    if ":" not in text or names.ip(text):
+    """Several texts of one IPv6 address, or network, make controllers apply without end."""
+    if ":" not in text or names.cidr(text) if "/" in text else names.ip(text):
         return []
-    exact = str(ipaddress.ip_address(text))
-    if exact == text:
+    what = "CIDR value" if "/" in text else "address"
+    exact = str(ipaddress.ip_network(text) if "/" in text else ipaddress.ip_address(text))
+    if ":" not in exact or exact == text:
         return []
-    return [
-        f'{path}: IPv6 address "{text}" is not in RFC 5952 canonical format ("{exact}"), which may '
-        "cause controller apply-loops"
-    ]
+    return [f'{path}: IPv6 {what} "{text}" should be in RFC 5952 canonical format ("{exact}")']
 
 
 def _annotations(meta: Body, path: str) -> list[str]:
