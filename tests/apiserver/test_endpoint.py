@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sampan.api.call import APPLY_PATCH, Call, User
+from sampan.api.call import Call, User
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Page
 from sampan.apiserver.endpoint import ApiServer
@@ -163,18 +163,6 @@ def test_concurrent_patches_all_arrive() -> None:
               for i in range(20))
         )  # fmt: skip
         assert len((await client.get("configmaps", "a", "default")).body["data"]) == 20
-
-    run(scenario)
-
-
-def test_server_side_apply_is_refused_by_name() -> None:
-    async def scenario(api: ApiServer, client: Client) -> None:
-        await client.create("configmaps", config("a"), "default")
-        call = Call(verb="patch", resource="configmaps", namespace="default", name="a", body={},
-                    content_type=APPLY_PATCH)  # fmt: skip
-        error = await refused(api.handle(ADMIN, call))
-        assert (error.code, error.reason) == (415, "UnsupportedMediaType")
-        assert "server-side apply" in error.message
 
     run(scenario)
 

@@ -109,8 +109,8 @@ def test_yaml_bodies_and_answers() -> None:
     [
         ("POST", MAPS, {"Content-Type": "application/vnd.kubernetes.protobuf"}, 400, "magic bytes"),
         ("POST", MAPS, {"Content-Type": "text/html"}, 415, "application/yaml"),
-        ("PATCH", f"{MAPS}/x", {"Content-Type": "application/apply-patch+yaml"}, 415,
-         "server-side"),
+        ("PATCH", f"{MAPS}/x", {"Content-Type": "application/apply-patch+cbor"}, 415,
+         "application/apply-patch+yaml"),
         ("PATCH", f"{MAPS}/x", {"Content-Type": "application/json"}, 415, "strategic-merge"),
         ("GET", MAPS, {"Accept": "application/vnd.kubernetes.protobuf"}, 406, "application/json"),
         ("GET", MAPS, {"Accept": "text/html"}, 406, "application/json"),

@@ -32,7 +32,8 @@ class Call:
     parameters by their Kubernetes names (``labelSelector``, ``dryRun``, ``fieldManager``...).
     body: decoded JSON (treated as owned by the callee for create and update: the caller must
     not change it afterwards). warnings: filled by the callee. repeated: what to say of the
-    fields that the body, as it was sent, had twice.
+    fields that the body, as it was sent, had twice. is_creation: set by the callee where a patch
+    made the object.
     """
 
     verb: str
@@ -47,6 +48,7 @@ class Call:
     user_agent: str = ""
     warnings: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    is_creation: bool = False
 
 
 class Endpoint(Protocol):

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from sampan.api.call import Call, User
+from sampan.api.call import APPLY_PATCH, Call, User
 from sampan.api.errors import StatusError, bad_request, method_not_allowed
 from sampan.api.obj import Body, Event, Key, Obj, Page
 from sampan.api.resource import Alias, ResourceType
@@ -88,6 +88,15 @@ async def _patch(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj
     assert alias is not None
     stored = api.registry.get(alias.of)
     assert stored is not None
+    if call.content_type == APPLY_PATCH:
+        config: Any = call.body
+        if not isinstance(config, dict) or config.get("apiVersion") != t.api_version:
+            raise bad_request("Incorrect version specified in apply patch")
+        applied = replace(_inner(t, alias, call), body=alias.stored(config))
+        done = await api.carry_out(user, applied, stored)
+        call.is_creation = applied.is_creation
+        assert isinstance(done, Obj)
+        return _shown(t, alias, done)
     inner = replace(_inner(t, alias, call), verb="update")
     for tries in range(_TRIES):
         old = await api.read(inner, stored)

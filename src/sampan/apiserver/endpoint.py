@@ -18,11 +18,20 @@ from sampan.api.errors import (
     not_found,
     unsupported_media_type,
 )
+from sampan.api.managed import Managers
 from sampan.api.obj import Body, Event, Key, Obj, Page, encode
 from sampan.api.patch import apply_patch
 from sampan.api.resource import Registry, ResourceType
 from sampan.api.usage import UsageOfNodes
-from sampan.apiserver import aliases, bootstrap_classes, bootstrap_roles, deletion, stages, watching
+from sampan.apiserver import (
+    aliases,
+    apply,
+    bootstrap_classes,
+    bootstrap_roles,
+    deletion,
+    stages,
+    watching,
+)
 from sampan.apiserver.aggregation import Aggregation
 from sampan.apiserver.allocation import ServiceAllocator
 from sampan.apiserver.authn import TokenIssuer
@@ -34,6 +43,7 @@ from sampan.apiserver.stages import MODIFIED, Write
 from sampan.apiserver.subresources import SUBRESOURCES, virtual
 from sampan.lib.clock import Clock, parse_rfc3339, rfc3339
 from sampan.lib.ids import Ids
+from sampan.schema.shapes import Shape, shapes_of
 from sampan.schema.walk import Schemas
 from sampan.store.base import Conflict, Delete, Put, Store, Unwritable
 
@@ -95,6 +105,7 @@ class ApiServer:
         self.admission = tuple(admission)
         self.tokens = token_issuer
         self.services = services or ServiceAllocator()
+        self._shapes = shapes_of(schemas)
         self.allocators = {"services": self.services}
         self.aggregation = aggregation or Aggregation(registry, store)
         self.metrics = ResourceMetrics(store, clock=clock, nodes=usage)
@@ -176,6 +187,10 @@ class ApiServer:
             )
         return t
 
+    def shape(self, t: ResourceType) -> Shape:
+        """How objects of *t* are merged and their fields told apart."""
+        return self._shapes(t.definition)
+
     async def handle(self, user: User, call: Call) -> Obj | Page:
         elsewhere = self.aggregation.of_call(call)
         if elsewhere is not None:
@@ -248,14 +263,20 @@ class ApiServer:
             raise not_found(t.resource, call.name)
         return obj_of(record)
 
-    async def create(self, user: User, call: Call, t: ResourceType) -> Obj:
+    async def create(
+        self, user: User, call: Call, t: ResourceType, *, managers: Managers | None = None
+    ) -> Obj:
+        """managers: who manages its fields, where that is known already."""
         if call.subresource:
             raise method_not_allowed(f"{t.resource}/{call.subresource}", "create")
         raw = orjson.dumps(call.body)
         warned = len(call.warnings)
         for _ in range(_TRIES):
             del call.warnings[warned:]
-            w = Write(api=self, user=user, call=call, t=t, verb="create", body=call.body)
+            w = Write(
+                api=self, user=user, call=call, t=t, verb="create", body=call.body,
+                managers=managers,
+            )  # fmt: skip
             try:
                 async with w.held:
                     await stages.run(stages.CREATE, w)
@@ -275,16 +296,21 @@ class ApiServer:
             del call.warnings[warned:]
             body = orjson.loads(raw) if again else call.body
             try:
-                return await self._replace(user, call, t, await self.read(call, t), body)
+                return await self.replace(user, call, t, await self.read(call, t), body)
             except Conflict:
                 if not again:
                     break  # the writer saw an older state: it must look again
         raise conflict(t.resource, call.name, MODIFIED)
 
-    async def _replace(self, user: User, call: Call, t: ResourceType, old: Obj, body: Body) -> Obj:
+    async def replace(
+        self, user: User, call: Call, t: ResourceType, old: Obj, body: Body,
+        *, managers: Managers | None = None, tracked_as: str = "",
+    ) -> Obj:  # fmt: skip
+        """Write *body* in the place of *old*. managers: who manages its fields, where that is known
+        already. Raises StatusError, and store Conflict where somebody else wrote."""
         w = Write(
             api=self, user=user, call=call, t=t, verb="update", body=body, old=old,
-            subresource=call.subresource,
+            subresource=call.subresource, managers=managers, tracked_as=tracked_as,
         )  # fmt: skip
         async with w.held:
             await stages.run(stages.UPDATE, w)
@@ -292,9 +318,8 @@ class ApiServer:
 
     async def patch(self, user: User, call: Call, t: ResourceType) -> Obj:
         if call.content_type == APPLY_PATCH:
-            raise unsupported_media_type(
-                "server-side apply (application/apply-patch+yaml) is not served yet"
-            )
+            return await apply.apply(self, user, call, t)
+        apply.check_options(call)
         if call.content_type not in _PATCHES:
             raise unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include: "
@@ -306,7 +331,7 @@ class ApiServer:
             old = await self.read(call, t)
             body = self.patched(call, t.definition, old.body)
             try:
-                return await self._replace(user, call, t, old, body)
+                return await self.replace(user, call, t, old, body)
             except Conflict:
                 continue
         raise conflict(t.resource, call.name, MODIFIED)

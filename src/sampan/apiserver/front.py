@@ -302,7 +302,7 @@ class Front:
         form, shape = wanted
         now = self._clock.now()
         include = call.options.get("includeObject", "")
-        status = 201 if call.verb == "create" else 200
+        status = 201 if call.verb == "create" or call.is_creation else 200
         if isinstance(answer, Page):
             body = tables.render_page(t, answer, shape=shape, now=now, include_object=include)
         elif shape and (t.virtual or answer.body.get("kind") != t.kind):

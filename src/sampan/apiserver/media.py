@@ -21,7 +21,7 @@ OBJECT, TABLE, PARTIAL, PARTIAL_LIST = (
     "PartialObjectMetadata",
     "PartialObjectMetadataList",
 )
-_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
+_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
 @lru_cache(maxsize=1024)
@@ -159,16 +159,13 @@ def _load_yaml(data: bytes, repeated: list[str]) -> Any:
 
 def decode_patch(media: str, data: bytes, repeated: list[str]) -> Any:
     """The body of a patch. Raises StatusError 400 or 415. repeated: as of an object."""
-    if media in (APPLY_PATCH, "application/apply-patch+cbor"):
-        raise unsupported_media_type(
-            f"server-side apply ({media}) is not supported by this server; accepted media types "
-            f"include: {', '.join(_PATCHES)}"
-        )
     if media not in _PATCHES:
         raise unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: "
             + ", ".join(_PATCHES)
         )
+    if media == APPLY_PATCH:
+        return _applied(data, repeated)
     try:
         value = orjson.loads(data)
     except ValueError as e:
@@ -176,6 +173,18 @@ def decode_patch(media: str, data: bytes, repeated: list[str]) -> Any:
     if media != JSON_PATCH:
         repeated += duplicates.in_json(data, value)
     return value
+
+
+def _applied(data: bytes, repeated: list[str]) -> Body:
+    try:
+        value = _load_yaml(data, repeated)
+        value = orjson.loads(orjson.dumps(value))
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as e:
+        raise bad_request(f"error decoding YAML: {e}") from None
+    if not isinstance(value, dict):
+        raise bad_request("error decoding YAML: an object is needed")
+    found: Body = value
+    return found
 
 
 def to_yaml(data: bytes) -> bytes:

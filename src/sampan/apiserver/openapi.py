@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from sampan.api.call import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
+from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from sampan.api.resource import ResourceType
 from sampan.schema import derive
 from sampan.schema.walk import Schema, Schemas
@@ -22,7 +22,7 @@ LAYOUT = 1
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 _OPTIONS = (f"{_META}.DeleteOptions", f"{_META}.WatchEvent")
-_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH)
+_PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 _EDIT = ("get", "patch", "update")
 
 

@@ -1,8 +1,8 @@
 """A write on its way: named stages over one ``Write``.
 
-create: decode, name, default, mutate, prepare, allocate, validate, admit, commit.
-update and patch: (merge,) decode, carry over, default, mutate, prepare, allocate, validate, admit,
-commit.
+create: decode, name, default, track, mutate, prepare, allocate, validate, admit, commit.
+update and patch: (merge,) decode, carry over, default, track, mutate, prepare, allocate, validate,
+admit, commit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from sampan.api import managed
 from sampan.api.call import Call, User
 from sampan.api.errors import (
     StatusError,
@@ -27,6 +28,8 @@ from sampan.api.resource import ResourceType
 from sampan.api.rules.field import not_supported, required
 from sampan.api.rules.meta import validate_meta, validate_meta_update
 from sampan.lib.clock import rfc3339
+from sampan.schema.fieldsets import FieldSet, of_paths
+from sampan.schema.shapes import MissingKey
 from sampan.schema.walk import TypeMismatch
 from sampan.store.base import Conflict, Delete, Put
 
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
 MODIFIED = (
     "the object has been modified; please apply your changes to the latest version and try again"
 )
+_UNTRACKED = frozenset(("managedFields", "resourceVersion"))
+_STATUS = of_paths("status")
+_NOT_OF_STATUS = of_paths(
+    "spec", "metadata.labels", "metadata.ownerReferences", "metadata.generateName"
+)
 _GENERATED_BASE = 58  # of 63 characters; five are the suffix
 _GENERATE_TRIES = 8
 
@@ -44,7 +52,8 @@ _GENERATE_TRIES = 8
 class Write:
     """One create, update or delete. body: the new object; old: the current one; subresource:
     '' or status, finalize, ...; beside: what else its commit does (allocation, quotas); held: what
-    is let go of after the commit."""
+    is let go of after the commit; sent: the managed fields the client sent; managers: of an apply,
+    who manages what; tracked_as: the subresource its manager is said to have written."""
 
     api: ApiServer
     user: User
@@ -56,6 +65,9 @@ class Write:
     subresource: str = ""
     beside: list[Put | Delete] = field(default_factory=list)
     held: AsyncExitStack = field(default_factory=AsyncExitStack)
+    sent: Any = None
+    managers: managed.Managers | None = None
+    tracked_as: str = ""
 
     @property
     def namespace(self) -> str:
@@ -115,8 +127,8 @@ def decode(w: Write) -> None:
     meta = body.get("metadata")
     if meta is None:
         meta = body["metadata"] = {}
-    for dropped in ("managedFields", "selfLink"):
-        meta.pop(dropped, None)
+    meta.pop("selfLink", None)
+    w.sent = meta.pop("managedFields", None)
     namespace = meta.get("namespace", "")
     if t.namespaced and not namespace:
         meta["namespace"] = w.namespace
@@ -204,6 +216,53 @@ def _only_subresource(w: Write) -> None:
 
 def default(w: Write) -> None:
     w.t.rules.default(w.body)
+
+
+def ignored(t: ResourceType, subresource: str) -> FieldSet:
+    """Fields that a write of *t* never changes: they are nobody's by it."""
+    if subresource == "status":
+        return _NOT_OF_STATUS
+    return _STATUS if t.has_status and not subresource else {}
+
+
+def track(w: Write) -> None:
+    """Write down who manages which fields. Objects nobody kept an account of stay so until
+    something is applied to them; events and leases are written too often for it to be worth it."""
+    meta = w.body["metadata"]
+    meta.pop("managedFields", None)
+    old = w.old.meta.get("managedFields") if w.old is not None else None
+    managers = w.managers
+    if managers is None:
+        if w.t.volatile or w.t.definition not in w.api.schemas:
+            return
+        managers = managed.given(old if w.subresource else w.sent, old)
+        if w.old is not None and not managers:
+            return
+        managers = _tracked(w, managers)
+    if managers:
+        meta["managedFields"] = managed.encode(managers)
+
+
+def _tracked(w: Write, managers: managed.Managers) -> managed.Managers:
+    options = w.call.options
+    manager = managed.Manager.of(
+        managed.UPDATE, managed.manager_name(options.get("fieldManager", ""), w.call.user_agent),
+        w.t.api_version, w.tracked_as or w.subresource,
+    )  # fmt: skip
+    try:
+        return managed.update(
+            w.api.shape(w.t), managers, bare(w.old.body) if w.old is not None else {},
+            bare(w.body), manager=manager, now=rfc3339(w.api.clock.now()),
+            ignored=ignored(w.t, w.subresource),
+        )  # fmt: skip
+    except MissingKey:
+        return managers  # validation has a word about such a list
+
+
+def bare(body: Body) -> Body:
+    """*body* without what is nobody's to manage and different each time."""
+    meta = {k: v for k, v in body["metadata"].items() if k not in _UNTRACKED}
+    return {**body, "metadata": meta}
 
 
 async def mutate(w: Write) -> None:
@@ -335,9 +394,11 @@ def _same(new: Body, old: Body) -> bool:
 
 
 Stage = Callable[[Write], Any]
-CREATE: tuple[Stage, ...] = (decode, name, default, mutate, prepare, allocate, validate, admit)
+CREATE: tuple[Stage, ...] = (
+    decode, name, default, track, mutate, prepare, allocate, validate, admit
+)  # fmt: skip
 UPDATE: tuple[Stage, ...] = (
-    decode, carry_over, default, mutate, prepare, allocate, validate, admit
+    decode, carry_over, default, track, mutate, prepare, allocate, validate, admit
 )  # fmt: skip
 
 

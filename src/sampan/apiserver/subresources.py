@@ -4,11 +4,12 @@ that are answered but never stored."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from sampan.api.call import Call, User
+from sampan.api.call import APPLY_PATCH, Call, User
 from sampan.api.errors import (
     StatusError,
     bad_request,
@@ -22,7 +23,7 @@ from sampan.api.obj import Body, Key, Obj, Page, encode
 from sampan.api.resource import ResourceType, ScalePaths
 from sampan.api.rules.field import forbidden, not_supported, required
 from sampan.api.rules.field import invalid as invalid_field
-from sampan.apiserver import stages
+from sampan.apiserver import apply, stages
 from sampan.apiserver.authn import Reference
 from sampan.apiserver.eviction import evict
 from sampan.apiserver.reviews import review
@@ -73,6 +74,8 @@ async def _scale(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj
         return Obj.of(old.key, scale_of(t, old), old.revision)
     if call.verb not in ("update", "patch"):
         raise method_not_allowed(f"{t.resource}/scale", call.verb)
+    if call.content_type == APPLY_PATCH:
+        return await _apply_scale(api, user, call, t)
     for _ in range(_TRIES):
         scale = scale_of(t, old)
         body: Any = api.patched(call, _SCALE, scale) if call.verb == "patch" else call.body
@@ -97,8 +100,12 @@ async def _scale(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj
         inner = Call(
             verb="update", resource=call.resource, version=call.version, body=new,
             namespace=call.namespace, name=call.name, options=call.options,
+            user_agent=call.user_agent,
         )  # fmt: skip
-        w = Write(api=api, user=user, call=inner, t=t, verb="update", body=new, old=old)
+        w = Write(
+            api=api, user=user, call=inner, t=t, verb="update", body=new, old=old,
+            tracked_as="scale",
+        )  # fmt: skip
         await stages.run(stages.UPDATE, w)
         try:
             done = await stages.commit_update(w)
@@ -109,6 +116,22 @@ async def _scale(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj
             continue
         return Obj.of(done.key, scale_of(t, done), done.revision)
     raise conflict(t.resource, call.name, MODIFIED)
+
+
+async def _apply_scale(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj:
+    """A Scale that is applied says how many replicas its manager wants of the object."""
+    body: Any = call.body
+    if not isinstance(body, dict) or body.get("kind") != "Scale":
+        raise bad_request("the object provided is unrecognized (must be of type Scale)")
+    config: Body = {
+        "apiVersion": t.api_version, "kind": t.kind,
+        "metadata": {"name": (body.get("metadata") or {}).get("name", call.name)},
+    }  # fmt: skip
+    if "replicas" in (body.get("spec") or {}):
+        config["spec"] = {"replicas": body["spec"]["replicas"]}
+    inner = replace(call, subresource="", body=config)
+    done = await apply.apply(api, user, inner, t, tracked_as="scale")
+    return Obj.of(done.key, scale_of(t, done), done.revision)
 
 
 async def _binding(api: ApiServer, user: User, call: Call, t: ResourceType) -> Obj:
