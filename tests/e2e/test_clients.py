@@ -94,6 +94,42 @@ def test_each_kubectl_does_the_daily_things(cluster: Cluster, binary: str) -> No
     mine.kubectl("delete", "ns", namespace, "--timeout=60s")
 
 
+@pytest.mark.parametrize("binary", binaries()[:1] + binaries()[1:2], ids=lambda b: Path(b).name)
+def test_server_side_apply(ns: Cluster, binary: str, tmp_path: Path) -> None:
+    mine = Cluster(ns.data_dir, ns.kubeconfig, binary)
+
+    def k(*args: str, **more: Any) -> str:
+        return mine.kubectl("-n", "clients", *args, **more)
+
+    def write(**data: str) -> str:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ssa"}, "data": data}
+        (tmp_path / "m.json").write_text(json.dumps(body))
+        return str(tmp_path / "m.json")
+
+    def data() -> Any:
+        return ns.get("-n", "clients", "configmap", "ssa")["data"]
+
+    k("delete", "configmap", "ssa", "--ignore-not-found")
+    # What kubectl applied on its own before is taken over, and its old fields go.
+    k("apply", "-f", write(a="1", gone="1"))
+    assert "serverside-applied" in k("apply", "--server-side", "-f", write(a="2"))
+    k("apply", "--server-side", "-f", write(a="2"))
+    assert data() == {"a": "2"}
+    refused = k(
+        "apply", "--server-side", "--field-manager=other", "-f", write(a="3", b="3"), check=False
+    )
+    assert 'Apply failed with 1 conflict: conflict with "kubectl": .data.a' in refused
+    again = ("apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f")
+    k(*again, write(a="3", b="3"), "--dry-run=server")
+    assert data() == {"a": "2"}
+    changes = k("diff", "--server-side", "--force-conflicts", "--field-manager=other", "-f",
+                write(a="3", b="3"), check=False)  # fmt: skip
+    assert "+  b: " in changes
+    k(*again, write(a="3", b="3"))
+    k("apply", "--server-side", "-f", write(c="1"))
+    assert data() == {"a": "3", "b": "3", "c": "1"}
+
+
 @pytest.mark.parametrize("binary", binaries(), ids=lambda b: Path(b).name)
 def test_ports_of_a_pod_are_forwarded(ns: Cluster, binary: str) -> None:
     """To a port that is open on the pod's own loopback only."""

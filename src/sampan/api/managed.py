@@ -85,14 +85,15 @@ class Applied:
 # -- as the API writes them ------------------------------------------------------------------------
 
 
-def decode(entries: Any) -> Managers | None:
-    """The managers of ``metadata.managedFields``; None where it is malformed."""
+def decode(entries: Any, *, is_ours: bool = False) -> Managers | None:
+    """The managers of ``metadata.managedFields``; None where it is malformed, which what this
+    server wrote (*is_ours*) is not."""
     found: Managers = {}
     for entry in entries or ():
         if not isinstance(entry, dict) or entry.get("operation") not in (APPLY, UPDATE):
             return None
         fields = entry.get("fieldsV1") or {}
-        if not fieldsets.is_well_formed(fields):
+        if not is_ours and not fieldsets.is_well_formed(fields):
             return None
         version = str(entry.get("apiVersion") or "")
         manager = Manager.of(
@@ -111,7 +112,8 @@ def encode(managers: Managers) -> list[Body]:
         return (manager.operation, entry.time, manager.name, entry.api_version, manager.subresource)
 
     made = []
-    for manager, entry in sorted(managers.items(), key=order):
+    several = sorted(managers.items(), key=order) if len(managers) > 1 else managers.items()
+    for manager, entry in several:
         one: Body = {
             "manager": manager.name, "operation": manager.operation,
             "apiVersion": entry.api_version,
@@ -130,9 +132,9 @@ def given(new: Any, live: Any) -> Managers:
     empty entry resets them), else those of the object."""
     if isinstance(new, list) and len(new) == 1 and new[0] == {}:
         return {}
-    if new is live:
-        return decode(live) or {}
-    return decode(new) or decode(live) or {}
+    if not new or new == live:
+        return decode(live, is_ours=True) or {}
+    return decode(new) or decode(live, is_ours=True) or {}
 
 
 # -- writes that are no apply ----------------------------------------------------------------------
@@ -216,13 +218,13 @@ def apply(
 ) -> Applied:  # fmt: skip
     """What becomes of *live* when *manager* applies *config*. Raises MissingKey."""
     last = managers.get(manager)
-    wanted = fieldsets.difference(
-        fieldsets.without(shapes.fields(shape, config), ignored), _NOBODYS
-    )
+    said = fieldsets.without(shapes.fields(shape, config), ignored)
     merged: Body = shapes.merge(shape, live, config)
-    after = {**managers, manager: Entry(wanted, version, now)}
+    after = {**managers, manager: Entry(said, version, now)}
     if last is not None and last.fields:
         merged = _pruned(shape, merged, after, last.fields)
+    wanted = fieldsets.difference(said, _NOBODYS)
+    after[manager] = Entry(wanted, version, now)
     changed = _changed(shape, live, merged, ignored)
     touched = fieldsets.union(changed.added, changed.modified)
     conflicts = []

@@ -74,10 +74,10 @@ def difference(a: FieldSet, b: FieldSet) -> FieldSet:
         ours = a.get(name)
         if ours is None or name == MEMBER:
             continue
-        was = is_member(ours)
-        rest = difference(below(ours), below(theirs))
+        was, inner = is_member(ours), below(ours)
+        rest = difference(inner, below(theirs))
         is_now = was and not is_member(theirs)
-        if is_now == was and rest is below(ours):
+        if is_now == was and rest is inner:
             continue
         if made is None:
             made = dict(a)

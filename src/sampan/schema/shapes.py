@@ -207,6 +207,7 @@ def _difference(shape: Shape, old: Any, new: Any) -> Difference:
 
 
 _NONE: Any = object()
+_COMPOUND = frozenset((dict, list))
 
 
 def _compare(made: Difference, element: str, shape: Shape, old: Any, new: Any) -> None:
@@ -234,13 +235,22 @@ def _is_leaf(shape: Shape, old: Any, new: Any) -> bool:
 
 def _whole(shape: Shape, value: Any) -> FieldSet:
     """The node of a value that comes or goes with everything in it."""
-    if shape.is_leaf(value) or type(value) is _Several:
+    kind = shape.kind
+    if kind == LEAF or not value or type(value) is _Several:
         return {}
-    if shape.kind in (SET, KEYED):
-        inner = {e: _whole(shape.item, v) for e, v in shape.elements(value).items()}
+    made: FieldSet = {MEMBER: {}}
+    if kind in (SET, KEYED):
+        if type(value) is not list:
+            return {}
+        item = shape.item
+        for element, inner in shape.elements(value).items():
+            made[element] = _whole(item, inner)
+    elif type(value) is not dict:
+        return {}
     else:
-        inner = {f"f:{k}": _whole(shape.field(k), v) for k, v in value.items()}
-    return {MEMBER: {}, **inner}
+        for name, inner in value.items():
+            made["f:" + name] = _whole(shape.field(name), inner) if type(inner) in _COMPOUND else {}
+    return made
 
 
 # -- merging ---------------------------------------------------------------------------------------
