@@ -9,7 +9,6 @@ import orjson
 from sampan.api.call import Call, Endpoint, User
 from sampan.api.obj import Event, Obj, Page
 
-
 _AGENTS = (
     ("system:kube-scheduler", "kube-scheduler"), ("system:kube-proxy", "kube-proxy"),
     ("system:node:", "kubelet"), ("system:kube-controller-manager", "kube-controller-manager"),
