@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sampan.api.call import Call, User
+from sampan.api.call import MERGE_PATCH, STRATEGIC_PATCH, Call, User
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Page
 from sampan.apiserver.endpoint import ApiServer
@@ -208,6 +208,45 @@ def test_pages_are_of_one_revision() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("kind", "patch", "quoted"),
+    [
+        (MERGE_PATCH, {"dat": {"a": "b"}}, '"{\\"dat\\":{\\"a\\":\\"b\\"}}"'),
+        (STRATEGIC_PATCH, {"dat": {"a": "b"}}, '"map[dat:map[a:b]]"'),
+    ],
+)  # fmt: skip
+def test_a_strict_patch_is_refused_by_its_own_words(kind: str, patch: Body, quoted: str) -> None:
+    async def scenario(api: ApiServer, client: Client) -> None:
+        await client.create("configmaps", config("a"), "default")
+        call = Call(verb="patch", resource="configmaps", namespace="default", name="a", body=patch,
+                    content_type=kind, options={"fieldValidation": "Strict"})  # fmt: skip
+        error = await refused(api.handle(ADMIN, call))
+        assert (error.code, error.reason) == (422, "Invalid")
+        said = f'Invalid value: {quoted}: strict decoding error: unknown field "dat"'
+        assert error.message == f' "" is invalid: patch: {said}'
+
+    run(scenario)
+
+
+def test_lists_are_gone_on_with_for_five_minutes_at_least() -> None:
+    async def scenario(api: ApiServer, client: Client) -> None:
+        for name in "abcd":
+            await client.create("configmaps", config(name), "default")
+        page = await client.list("configmaps", "default", limit=2)
+        api.forget_old_lists()
+        await client.create("configmaps", config("e"), "default")
+        api.forget_old_lists()
+        await client.list("configmaps", "default", limit=2, continue_=page.continue_)
+        await client.create("configmaps", config("f"), "default")
+        late = await client.list("configmaps", "default", limit=2)
+        api.forget_old_lists()
+        again = client.list("configmaps", "default", limit=2, continue_=page.continue_)
+        assert (await refused(again)).code == 410
+        await client.list("configmaps", "default", limit=2, continue_=late.continue_)
+
+    run(scenario)
+
+
 def test_an_old_continue_token_expires_with_a_fresh_one() -> None:
     async def scenario(api: ApiServer, client: Client) -> None:
         for i in range(4):
@@ -219,7 +258,9 @@ def test_an_old_continue_token_expires_with_a_fresh_one() -> None:
             client.list("configmaps", "default", limit=2, continue_=page.continue_)
         )
         assert (error.code, error.reason) == (410, "Expired")
-        rest = await client.list("configmaps", "default", continue_=error.details["continue"])
+        rest = await client.list(
+            "configmaps", "default", continue_=error.status()["metadata"]["continue"]
+        )
         assert [o.name for o in rest.items] == ["c2", "c3", "c9"]
 
     run(scenario)

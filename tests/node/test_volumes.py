@@ -241,6 +241,24 @@ def test_changes_arrive_at_once_and_old_ones_go(case: _Case) -> None:
     assert len([p for p in path.iterdir() if p.name.startswith("..")]) == 2
 
 
+def test_a_volume_that_cannot_be_refreshed_keeps_no_other_from_it(case: _Case) -> None:
+    item = {"key": "b", "path": "b"}
+    volumes = [
+        {"name": "v", "configMap": {"name": "cm", "items": [item]}},
+        {"name": "w", "configMap": {"name": "cm"}},
+        {"name": "x", "secret": {"secretName": "later", "optional": True}},
+    ]
+    case.sources.bodies["configmaps", "cm"] = {"data": {"a": "1", "b": "1"}}
+    paths = case.mount(*volumes)
+    case.sources.bodies["configmaps", "cm"] = {"data": {"a": "2"}}
+    case.sources.bodies["secrets", "later"] = {"data": {"s": "Yg=="}}
+    with pytest.raises(RuntimeFailure, match="references non-existent config key: b"):
+        case.refresh(*volumes)
+    assert (paths["w"] / "a").read_text() == "2"
+    assert (paths["x"] / "s").read_text() == "b"
+    assert (paths["v"] / "b").read_text() == "1"
+
+
 def test_payload_says_whether_it_wrote(tmp_path: Path) -> None:
     entries = {"a": Entry(b"1"), "d/e": Entry(b"2", 0o600)}
     assert write_payload(tmp_path, entries, stamp=START)

@@ -22,7 +22,8 @@ class Cause:
 
 
 class StatusError(Exception):
-    """An API failure. ``status()`` is the ``Status`` body a client receives."""
+    """An API failure. ``status()`` is the ``Status`` body a client receives. continue_: the token
+    with which a list goes on all the same."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class StatusError(Exception):
         details: dict[str, Any] | None = None,
         causes: list[Cause] | None = None,
         retry_after: int | None = None,
+        continue_: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -41,6 +43,7 @@ class StatusError(Exception):
         self.details = dict(details or {})
         self.causes = causes or []
         self.retry_after = retry_after
+        self.continue_ = continue_
 
     def status(self) -> dict[str, Any]:
         details = dict(self.details)
@@ -53,7 +56,7 @@ class StatusError(Exception):
         body: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self.continue_} if self.continue_ else {},
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -132,8 +135,8 @@ def unauthorized() -> StatusError:
     return StatusError(401, "Unauthorized", "Unauthorized")
 
 
-def gone(message: str) -> StatusError:
-    return StatusError(410, "Expired", message)
+def gone(message: str, *, continue_: str = "") -> StatusError:
+    return StatusError(410, "Expired", message, continue_=continue_)
 
 
 def method_not_allowed(resource: str, verb: str) -> StatusError:

@@ -98,7 +98,7 @@ class _Merge:
         if list in kinds:
             raise Unsupported("lists of lists are not supported")
         if len(kinds) > 1:
-            raise Malformed(f"list element types are not identical: {_go([*lists])}")
+            raise Malformed(f"list element types are not identical: {go_text([*lists])}")
         if dict not in kinds:
             return ""
         key = str(field.get("x-kubernetes-patch-merge-key", ""))
@@ -151,7 +151,7 @@ def _directed(patch: _Map) -> _Map:
         return {k: _plain(v) for k, v in patch.items() if k != _PATCH}
     if kind == "delete":
         return {}
-    raise Malformed(f"unknown patch type: {_go(kind)} in map: {_go(patch)}")
+    raise Malformed(f"unknown patch type: {go_text(kind)} in map: {go_text(patch)}")
 
 
 def _retained(original: _Map, patch: _Map) -> _Map:
@@ -184,7 +184,7 @@ def _special(old: _List, new: _List, key: str) -> tuple[_List, _List]:
         elif kind == "merge":
             raise Malformed("merging lists cannot yet be specified in the patch")
         else:
-            raise Malformed(f"unknown patch type: {_go(kind)} in map: {_go(value)}")
+            raise Malformed(f"unknown patch type: {go_text(kind)} in map: {go_text(value)}")
     return ([], added) if replace else (kept, added)
 
 
@@ -202,8 +202,8 @@ def _check_order(new: _List, order: _List, key: str) -> None:
                 break
         else:
             raise Malformed(
-                f"The order in patch list:\n{_go(new)}\n doesn't match $setElementOrder list:\n"
-                f"{_go(order)}\n"
+                f"The order in patch list:\n{go_text(new)}\n doesn't match $setElementOrder list:\n"
+                f"{go_text(order)}\n"
             )
 
 
@@ -241,14 +241,14 @@ def _places(values: _List, key: str) -> dict[Any, int]:
 def _name(value: Any, key: str) -> Any:
     """What identifies a list item; hashable."""
     found = _key_of(value, key) if key else value
-    return _go(found) if isinstance(found, dict | list) else found
+    return go_text(found) if isinstance(found, dict | list) else found
 
 
 def _key_of(value: Any, key: str) -> Any:
     if not isinstance(value, dict):
-        raise Malformed(f"expected a map in a list merged by {key}, but received: {_go(value)}")
+        raise Malformed(f"expected a map in a list merged by {key}, but received: {go_text(value)}")
     if key not in value:
-        raise Malformed(f"map: {_go(value)} does not contain declared merge key: {key}")
+        raise Malformed(f"map: {go_text(value)} does not contain declared merge key: {key}")
     return value[key]
 
 
@@ -288,12 +288,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _go(value: Any) -> str:
+def go_text(value: Any) -> str:
     """*value* as Go prints it (``map[a:1 b:[x y]]``): messages carry it."""
     if isinstance(value, dict):
-        return f"map[{' '.join(f'{k}:{_go(value[k])}' for k in sorted(value))}]"
+        return f"map[{' '.join(f'{k}:{go_text(value[k])}' for k in sorted(value))}]"
     if isinstance(value, list):
-        return f"[{' '.join(_go(v) for v in value)}]"
+        return f"[{' '.join(go_text(v) for v in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return "<nil>" if value is None else str(value)

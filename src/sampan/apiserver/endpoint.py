@@ -110,6 +110,7 @@ class ApiServer:
         self.aggregation = aggregation or Aggregation(registry, store)
         self.metrics = ResourceMetrics(store, clock=clock, nodes=usage)
         self._sweeper: asyncio.Task[None] | None = None
+        self._oldest = self._recent = 0
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -159,7 +160,13 @@ class ApiServer:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_EVENT_SWEEP)
+            self.forget_old_lists()
             await self.expire_events()
+
+    def forget_old_lists(self) -> None:
+        """What was listed before the last time this was called is not gone on with any more, as
+        where history is compacted every five minutes: a page may be that much old, or twice."""
+        self._oldest, self._recent = self._recent, self.store.revision
 
     async def expire_events(self) -> None:
         """Remove events not seen for an hour."""
@@ -231,7 +238,7 @@ class ApiServer:
             case "get":
                 return await self.read(call, t)
             case "list":
-                return await page(self.store, t, call.namespace, call.options)
+                return await page(self.store, t, call.namespace, call.options, oldest=self._oldest)
             case "create":
                 return await self.create(user, call, t)
             case "update":
@@ -346,7 +353,7 @@ class ApiServer:
         return own
 
     async def _delete_collection(self, user: User, call: Call, t: ResourceType) -> Page:
-        chosen = await page(self.store, t, call.namespace, call.options)
+        chosen = await page(self.store, t, call.namespace, call.options, oldest=self._oldest)
         gone: list[Obj] = []
         for obj in chosen.items:
             one = Call(

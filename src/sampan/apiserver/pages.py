@@ -155,9 +155,12 @@ def _limit(options: Mapping[str, str]) -> int:
         raise bad_request(f'limit: Invalid value: "{text}": must be a number') from None
 
 
-async def page(store: Store, t: ResourceType, namespace: str, options: Mapping[str, str]) -> Page:
-    """One page of a list. Raises StatusError 400, 410 (the continue token's revision is no longer
-    kept; the message carries a token that goes on with what is now), 422, 504."""
+async def page(
+    store: Store, t: ResourceType, namespace: str, options: Mapping[str, str], *, oldest: int = 0
+) -> Page:
+    """One page of a list. oldest: lists of revisions before it are refused, kept or not. Raises
+    StatusError 400, 410 (the continue token's revision is no longer kept; the answer carries a
+    token that goes on with what is now), 422, 504."""
     check_list_options(options)
     chosen = selection(t, options)
     prefix = Key.prefix(t.resource, namespace)
@@ -179,20 +182,20 @@ async def page(store: Store, t: ResourceType, namespace: str, options: Mapping[s
         found = [obj_of(record)] if record is not None else []
         return Page([o for o in found if chosen.matches(o)], store.revision)
     try:
+        if 0 < revision < oldest:
+            raise Compacted(oldest)
         return await _collect(store, prefix, start, limit, revision, chosen)
     except Compacted as e:
         if not token:
             raise gone(f"The resourceVersion for the provided list is too old: {revision}") from e
-        fresh = _encode_continue(-1, start)
-        error = gone(
+        raise gone(
             "The provided continue parameter is too old to display a consistent list result. You "
             "can start a new list without the continue parameter, or use the continue token in "
             "this response to retrieve the remainder of the results. Continuing with the provided "
-            "token results in an inconsistent list - objects that were created, modified, or "
-            "deleted between the time the first chunk was returned and now may show up in the list."
-        )
-        error.details["continue"] = fresh
-        raise error from e
+            "token results in an inconsistent list - objects that were created, modified, or deleted "
+            "between the time the first chunk was returned and now may show up in the list.",
+            continue_=_encode_continue(-1, start),
+        ) from e
 
 
 async def _collect(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from sampan.api import managed
-from sampan.api.call import Call, User
+from sampan.api.call import STRATEGIC_PATCH, Call, User
 from sampan.api.errors import (
     StatusError,
     already_exists,
@@ -25,8 +25,10 @@ from sampan.api.errors import (
 )
 from sampan.api.obj import Body, Key, Obj, encode, splice
 from sampan.api.resource import ResourceType
+from sampan.api.rules.field import invalid as invalid_field
 from sampan.api.rules.field import not_supported, required
 from sampan.api.rules.meta import validate_meta, validate_meta_update
+from sampan.api.strategic import go_text
 from sampan.lib.clock import rfc3339
 from sampan.schema.fieldsets import FieldSet, of_paths
 from sampan.schema.shapes import MissingKey
@@ -117,6 +119,9 @@ def decode(w: Write) -> None:
         ) from e
     told = w.call.repeated + [f'unknown field "{path}"' for path in unknown]
     if told:
+        if how == "Strict" and w.call.verb == "patch":
+            text = f"strict decoding error: {', '.join(told)}"
+            raise invalid("", "", "", [invalid_field("patch", _patch_text(w.call), text)])
         if how == "Strict":
             raise bad_request(
                 f'{t.kind} in version "{t.version}" cannot be handled as a {t.kind}: '
@@ -136,6 +141,13 @@ def decode(w: Write) -> None:
         raise bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
+
+
+def _patch_text(call: Call) -> str:
+    """A patch as its refusal quotes it: a strategic one as Go prints maps."""
+    if call.content_type == STRATEGIC_PATCH:
+        return go_text(call.body)
+    return orjson.dumps(call.body).decode()
 
 
 def name(w: Write) -> None:

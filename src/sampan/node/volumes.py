@@ -346,12 +346,18 @@ class DirectoryVolumes:
     async def refresh(self, context: Context) -> float:
         uid = context.pod["metadata"]["uid"]
         waits: list[float] = []
+        failures: list[RuntimeFailure | StatusError] = []
         for volume in context.pod["spec"].get("volumes") or ():
             kind = next((k for k in volume if k != "name"), "emptyDir")
             if kind not in _KINDS:
                 continue
-            await self._fill(replace(context, refreshing=True), volume, kind)
+            try:
+                await self._fill(replace(context, refreshing=True), volume, kind)
+            except (RuntimeFailure, StatusError) as failure:
+                failures.append(failure)  # the others are kept up to date all the same
             waits.append(REFRESH)
+        if failures:
+            raise failures[0]
         now = self._clock.now()
         waits += [t.refresh_at - now for t in self._pods.get(uid, _Pod()).tokens.values()]
         return max(1.0, min(waits)) if waits else 0.0
