@@ -288,7 +288,8 @@ def test_a_plain_pod_is_valid():
             {"resources": {"requests": {"gpu": "1"}}},
             [
                 f'{C}.resources.requests[gpu]: Invalid value: "gpu": must be a standard resource '
-                "for containers"
+                f"{end}"
+                for end in ("type or fully qualified", "for containers")
             ],
         ),
         (

@@ -15,10 +15,11 @@ from sampan.node.resolve import (
     domain,
     host_label,
     hostname,
+    pod_limits,
     references,
     sandbox_spec,
 )
-from sampan.node.runtime.base import Image, Mount, RuntimeFailure
+from sampan.node.runtime.base import Image, Limits, Mount, RuntimeFailure
 from sampan.node.status import qos_class
 from sampan.testing.machine_world import pod_body
 
@@ -504,3 +505,19 @@ def test_what_resolvers_do_not_take_is_left_out_and_told(
     spec: dict[str, Any], text: str, told: list[str]
 ) -> None:
     assert resolver(pod_body(**spec), of_host=HOST) == (text, told)
+
+
+def test_a_pod_as_a_whole_requests_and_is_limited() -> None:
+    whole = {"requests": {"cpu": "1", "memory": "500Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+    first = {"name": "a", "resources": {"requests": {"cpu": "100m", "memory": "100Mi"}}}
+    pod = pod_body(first, {"name": "b"}, resources=whole)
+    pod["status"]["qosClass"] = "Burstable"
+    limits = pod_limits(pod["spec"])
+    assert limits == Limits(1024, 200_000, 1 << 30)
+    context = Context(pod=pod, allocatable={"memory": "1000Mi"})
+    # 400 MiB are requested by no container: half of them for each.
+    scores = [
+        container_spec(context, c, id=c["name"], attempt=0).oom_score_adj
+        for c in pod["spec"]["containers"]
+    ]
+    assert scores == [700, 800]

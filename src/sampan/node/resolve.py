@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sampan.api import amounts
 from sampan.api.obj import Body
 from sampan.lib.quantity import parse
 from sampan.node.environment import environment, expand
@@ -147,10 +148,12 @@ def pod_limits(spec: Body) -> Limits:
     containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
     cpus = [_resource(c, "limits", "cpu") for c in containers]
     memories = [_resource(c, "limits", "memory") for c in containers]
-    whole = (spec.get("resources") or {}).get("limits") or {}
+    given = spec.get("resources") or {}
+    whole = given.get("limits") or {}
     cpu = _amount(whole.get("cpu")) or (sum(cpus) if all(cpus) else 0.0)
     memory = _amount(whole.get("memory")) or (sum(memories) if all(memories) else 0.0)
-    shares = _shares(sum(_resource(c, "requests", "cpu") for c in containers))
+    asked = _amount((given.get("requests") or {}).get("cpu"))
+    shares = _shares(asked or sum(_resource(c, "requests", "cpu") for c in containers))
     return Limits(shares, _quota(cpu), int(memory))
 
 
@@ -237,8 +240,20 @@ def _oom_score(context: Context, container: Body) -> int:
     capacity = _amount(context.allocatable.get("memory"))
     if quality == "BestEffort" or not capacity:
         return 1000
-    share = 1000 - int(1000 * _resource(container, "requests", "memory") / capacity)
+    asked = _resource(container, "requests", "memory") + _left_of_pod(spec)
+    share = 1000 - int(1000 * asked / capacity)
     return min(max(share, 3), 999)
+
+
+def _left_of_pod(spec: Body) -> float:
+    """Each container's part of the memory that is requested for the pod as a whole only."""
+    asked = _amount(((spec.get("resources") or {}).get("requests") or {}).get("memory"))
+    if not asked:
+        return 0.0
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    parts = {k: v for k, v in spec.items() if k not in ("resources", "overhead")}
+    total = amounts.of_pod(parts, "requests").get("memory", amounts.ZERO)
+    return float(int(asked - float(total.value)) // len(containers))
 
 
 # ---- security ------------------------------------------------------------------------------------

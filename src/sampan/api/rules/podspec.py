@@ -61,6 +61,7 @@ def validate_spec(spec: Body, path: str, *, is_pod: bool) -> list[Cause]:
             found += checked(f"{at}.hostnames", hostname, names.dns1123_subdomain)
     found += resources.resource_list(f"{path}.overhead", spec.get("overhead"))
     found += resources.requirements(f"{path}.resources", spec.get("resources"), pod_level=True)
+    found += resources.of_whole_pod(f"{path}.resources", spec)
     policy = spec.get("preemptionPolicy")
     if policy is not None:
         supported = ("Never", "PreemptLowerPriority")

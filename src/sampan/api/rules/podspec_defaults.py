@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sampan.api import amounts
 from sampan.api.obj import Body
 from sampan.lib.quantity import in_thousandths, quantity
 
@@ -54,11 +55,11 @@ def canonical_resources(resources: Body | None) -> None:
         canonical_list((resources or {}).get(name))
 
 
-def canonical_list(amounts: Any) -> None:
+def canonical_list(given: Any) -> None:
     """A ResourceList in canonical text. Raises QuantityError."""
-    if isinstance(amounts, dict):
-        for key, value in amounts.items():
-            amounts[key] = in_thousandths(value)
+    if isinstance(given, dict):
+        for key, value in given.items():
+            given[key] = in_thousandths(value)
 
 
 def _canonical_field(holder: Body, name: str) -> None:
@@ -75,7 +76,7 @@ def default_pod(body: Body) -> None:
     for kind in ("containers", "initContainers"):
         for container in spec.get(kind) or ():
             _requests_from_limits(container.get("resources"))
-    _requests_from_limits(spec.get("resources"))
+    _requests_of_pod(spec)
     spec.setdefault("enableServiceLinks", True)
     if spec.get("hostNetwork"):
         _host_ports(spec)
@@ -208,6 +209,18 @@ def _requests_from_limits(resources: Body | None) -> None:
     if resources is not None and limits:
         requests = resources.get("requests")
         resources["requests"] = {**limits, **(requests or {})}
+
+
+def _requests_of_pod(spec: Body) -> None:
+    """What a pod as a whole with limits requests: what its containers do, or else its limits."""
+    whole: Body = spec.get("resources") or {}
+    limits = whole.get("limits")
+    if not limits:
+        return
+    parts = {k: v for k, v in spec.items() if k not in ("resources", "overhead")}
+    asked = amounts.of_pod(parts, "requests")
+    known = {n: str(asked[n]) for n in ("cpu", "memory") if n in asked}
+    whole["requests"] = {**limits, **known, **(whole.get("requests") or {})}
 
 
 def _host_ports(spec: Body) -> None:
