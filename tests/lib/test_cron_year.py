@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -76,7 +76,7 @@ _MACROS = {
 Day = tuple[int, int, int]  # month, day of the month, day of the week from Sunday on
 
 
-@cache
+@lru_cache(maxsize=1)  # a hundred megabytes each
 def clock(zone: str) -> dict[Day, dict[tuple[int, int], list[int]]]:
     """When the zone's clocks show which hour and minute, for each of its days: never, once, or
     twice. Every minute of the (UTC) year is asked for."""
