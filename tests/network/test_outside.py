@@ -55,7 +55,7 @@ NODE_PORT = (AT, "tcp", 30080)
         (svc(external_local=True), [HERE, Endpoint("10.42.9.9", 80, "elsewhere"), DRAINS],
          {NODE_PORT: Route(RANK_NODE_PORT, (HERE, DRAINS))}),
         (svc(external_local=True), [Endpoint("10.42.9.9", 80, "elsewhere")], {}),
-        (svc(type="LoadBalancer", node_port=0, sources=("10.0.0.0/8",),
+        (svc(type="LoadBalancer", node_port=0, host_sources=("10.0.0.0/8",),
              ingress=(Ingress("127.77.1.2"), Ingress("192.0.2.1"),
                       Ingress("127.77.1.3", ((81, "tcp"),)))),
          [HERE], {("127.77.1.2", "tcp", 80): Route(RANK_BALANCER, (HERE,), 0, ("10.0.0.0/8",))}),
@@ -306,7 +306,7 @@ def test_who_is_not_admitted_gets_nothing(run: Any) -> None:
             for sources, answer in ((("192.0.2.0/24",), b""), (("127.0.0.0/8",), b"ok")):
                 service = Service(
                     "n", "s", "LoadBalancer", ("10.43.0.5",),
-                    (ServicePort("", "tcp", site.port),), ingress=ingress, sources=sources,
+                    (ServicePort("", "tcp", site.port),), ingress=ingress, host_sources=sources,
                 )  # fmt: skip
                 site.outside.put("n/s", service, {("", "tcp"): [Endpoint(*place, "n1")]})
                 await site.outside.sync()

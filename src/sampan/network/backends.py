@@ -82,6 +82,7 @@ class Service:
     external_local: bool = False
     health_port: int = 0
     sources: tuple[str, ...] = ()  # who may use the LoadBalancer addresses; none named: everyone
+    host_sources: tuple[str, ...] = ()  # the same for those of the host, whose clients are IPv4
 
     @property
     def key(self) -> str:
@@ -121,6 +122,7 @@ def service(body: Body, family: str = IPV4) -> Service | None:
         external_local=external_local,
         health_port=int(spec.get("healthCheckNodePort") or 0) if external_local else 0,
         sources=_sources(spec.get("loadBalancerSourceRanges") or (), family),
+        host_sources=_sources(spec.get("loadBalancerSourceRanges") or (), IPV4),
     )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def routes(
         if not chosen:
             continue
         for vip, rank in _ways(service, port, address):
-            sources = service.sources if rank == RANK_BALANCER else ()
+            sources = service.host_sources if rank == RANK_BALANCER else ()
             made.setdefault(vip, Route(rank, chosen, service.affinity, sources))
     return made
 
