@@ -85,6 +85,11 @@ def test_a_plain_pod_has_no_warning():
             ["spec.containers[0].resources[ephemeral-storage]"],
         ),
         ({"containers": [{"ports": [{"hostPort": 80, "hostIP": "10.1.2.3"}]}]}, []),
+        ({"containers": [{"ports": [{"hostPort": 80, "hostIP": "fd00:44::2"}]}]}, []),
+        (
+            {"containers": [{"ports": [{"hostPort": 80, "hostIP": "::1"}]}]},
+            ["spec.containers[0].ports[0].hostIP"],
+        ),
         (
             {"containers": [{"ports": [{"hostPort": 80, "hostIP": "127.0.0.1"}]}]},
             ["spec.containers[0].ports[0].hostIP"],

@@ -17,6 +17,7 @@ import yaml
 
 from sampan.lib.addressing import Plan, plan
 from sampan.lib.datadir import DataDir
+from sampan.node import protocols
 from sampan.testing.e2e import Cluster, alive, host_state, kubectl_path, sampan
 
 _QUIET = {"imagePullPolicy": "IfNotPresent"}
@@ -49,6 +50,7 @@ ASK: dict[str, Any] = {
     "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ask"},
     "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
         "name": "c", "image": "praqma/network-multitool", **_QUIET, "command": ["sleep", "86400"],
+        "ports": [{"containerPort": 9, "protocol": "SCTP"}],
         "env": [_field("POD_IPS", "status.podIPs"), _field("HOST_IPS", "status.hostIPs")]}]},
 }  # fmt: skip
 
@@ -70,9 +72,9 @@ class Site:
     def sh(self, script: str) -> list[str]:
         return self.cluster.kubectl("exec", "ask", "--", "bash", "-c", script).splitlines()
 
-    def codes(self, *urls: str) -> list[str]:
-        """What an HTTP GET of each says; 000 for no answer."""
-        one = "curl -k -s -m 5 -o /dev/null -w '%{http_code}\\n'"
+    def codes(self, *urls: str, patience: int = 5) -> list[str]:
+        """What an HTTP GET of each says; 000 for no answer in *patience* seconds."""
+        one = f"curl -k -s -m {patience} -o /dev/null -w '%{{http_code}}\\n'"
         return self.sh("".join(f"{one} '{url}' || true\n" for url in urls))
 
     def spec(self, name: str) -> dict[str, Any]:
@@ -225,13 +227,20 @@ def test_a_policy_of_ipv6(site: Site) -> None:
             {"ipBlock": {"cidr": "::/0", "except": [f"{own}/128"]}}]}]},
     }  # fmt: skip
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(policy))
-    six = site.spec("six")["clusterIP"]
-    cluster.until("ask is kept out", lambda: site.codes(f"http://[{six}]/") == ["000"])
+    url = f"http://[{site.spec('six')['clusterIP']}]/"
+    cluster.until("ask is kept out", lambda: site.codes(url, patience=1) == ["000"])
     cluster.kubectl("delete", "networkpolicy", "all-but-ask")
-    cluster.until("ask is let in", lambda: site.codes(f"http://[{six}]/") == ["200"])
+    cluster.until("ask is let in", lambda: site.codes(url) == ["200"])
     # Probes come from the node, which no policy keeps out: nothing was restarted meanwhile.
     pods = cluster.get("pods", "-l", "app=web")["items"]
     assert [p["status"]["containerStatuses"][0]["restartCount"] for p in pods] == [0, 0]
+
+
+def test_a_kernel_without_sctp_is_told_of(site: Site) -> None:
+    events = site.cluster.get("events", "--field-selector", "involvedObject.name=ask")["items"]
+    told = [e["message"] for e in events if e["reason"] == protocols.REASON]
+    wanted = "container c: the kernel of this node has no SCTP, nothing can listen at port 9"
+    assert told == [wanted for _ in protocols.lacking()]
 
 
 def test_killed_and_taken_over(site: Site) -> None:

@@ -18,7 +18,7 @@ from sampan.control.events import Recorder
 from sampan.lib.addressing import DEFAULT
 from sampan.lib.clock import Clock, rfc3339_micro
 from sampan.lib.ids import Ids
-from sampan.node import admission, register, resizing, usage
+from sampan.node import admission, protocols, register, resizing, usage
 from sampan.node import stimuli as st
 from sampan.node.claims import Claims
 from sampan.node.disks import Disks
@@ -122,6 +122,7 @@ class Agent:
             host_hosts=_text("/etc/hosts") if data_dir is not None else "",
             host_resolv=_text("/etc/resolv.conf") if data_dir is not None else "",
             cluster_dns=tuple(cluster_dns),
+            lacking=protocols.lacking() if data_dir is not None else frozenset(),
         )
         self.streams = Streams(runtime, clock=clock, find=self._find)
 

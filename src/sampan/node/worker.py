@@ -15,7 +15,7 @@ from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
 from sampan.lib.addressing import DEFAULT
 from sampan.lib.clock import Clock
-from sampan.node import hooks, images_policy, probes, resizing
+from sampan.node import hooks, images_policy, probes, protocols, resizing
 from sampan.node import stimuli as st
 from sampan.node.answers import failed
 from sampan.node.events import EventSink, container_path
@@ -69,6 +69,7 @@ class Surroundings:
     host_hosts: str = ""
     host_resolv: str = ""
     cluster_dns: tuple[str, ...] = (DEFAULT.primary.dns,)
+    lacking: frozenset[str] = frozenset()  # protocols the kernel does not speak
 
 
 class PodWorker:
@@ -232,6 +233,8 @@ class PodWorker:
             names = resolver(self.pod.body, of_host=around.host_resolv, dns=around.cluster_dns)
             for problem in names[1]:
                 self._warn("DNSConfigForming", problem)
+            for problem in protocols.unspoken(self.pod.body, around.lacking):
+                self._warn(protocols.REASON, problem)
             state = await around.runtime.run_sandbox(spec)
         except RuntimeFailure as failure:
             self.tell(st.SandboxFailed(what.id, failure.message))

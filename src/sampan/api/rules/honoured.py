@@ -28,9 +28,9 @@ def _is_false(value: Any) -> bool:
     return value is False
 
 
-def _is_loopback_or_v6(value: Any) -> bool:
-    """Host ports are served at the node's IPv4 addresses."""
-    return isinstance(value, str) and (value.startswith("127.") or ":" in value)
+def _is_loopback(value: Any) -> bool:
+    """Host ports are served at the node's addresses, not at its loopback."""
+    return isinstance(value, str) and (value.startswith("127.") or value == "::1")
 
 
 # Path below the PodSpec ("[]": any element) -> when its value counts as set.
@@ -49,7 +49,7 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "securityContext.supplementalGroupsPolicy": _other_than("Merge"),
     "securityContext.windowsOptions": _is_set,
     "containers[].env[].valueFrom.fileKeyRef": _is_set,
-    "containers[].ports[].hostIP": _is_loopback_or_v6,
+    "containers[].ports[].hostIP": _is_loopback,
     "containers[].resources.claims": _is_set,
     "containers[].securityContext.appArmorProfile": _is_set,
     "containers[].securityContext.seLinuxOptions": _is_set,
