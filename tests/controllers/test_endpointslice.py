@@ -451,6 +451,21 @@ def test_endpoints_that_users_write_are_mirrored() -> None:
     assert mirrored(w) == []
 
 
+def test_a_thousand_addresses_are_mirrored() -> None:
+    w = world(selector=None)
+    many_ = [{"ip": f"9.9.{i // 250}.{i % 250 + 1}"} for i in range(1100)]
+    subset = {"addresses": many_[:999], "notReadyAddresses": many_[999:],
+              "ports": [{"port": 80, "protocol": "TCP"}]}  # fmt: skip
+    w.add("endpoints", {"metadata": {"name": "web"}, "subsets": [subset]})
+    (made,) = mirrored(w)
+    assert len(made["endpoints"]) == 1000 and not made["endpoints"][-1]["conditions"]["ready"]
+    assert w.events == [
+        ("TooManyAddressesToMirror",
+         "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 100 "
+         "addresses were skipped")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "meta",
     [{"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},

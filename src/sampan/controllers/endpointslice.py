@@ -11,6 +11,7 @@ from sampan.control.facts import NORMAL, WARNING, Event, Facts, Mark
 from sampan.control.plan import Action, Caches, Emit, Trigger, own
 from sampan.controllers import backends, slices, topology
 from sampan.controllers import pods as podlib
+from sampan.controllers.mirroring import TOO_MANY
 from sampan.controllers.slices import SLICES, Group, Maker, Slice
 
 MANAGER = "endpointslice-controller.k8s.io"
@@ -231,7 +232,7 @@ FACTS = Facts(
     kind="EndpointSlice",
     definition="io.k8s.api.discovery.v1.EndpointSlice",
     controller="endpointslice-controller, endpointslicemirroring-controller",
-    events=(ENABLED, DISABLED, SWITCHED_OFF, slices.FAILED),
+    events=(ENABLED, DISABLED, SWITCHED_OFF, slices.FAILED, TOO_MANY),
     labels=(
         Mark(slices.SERVICE_LABEL, "EndpointSlice", "the Service it belongs to",
              _SLICE_TEST + "test_one_ready_pod"),

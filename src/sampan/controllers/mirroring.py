@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
+from sampan.control.facts import WARNING, Event
 from sampan.control.plan import Action, Caches, Delete, Trigger, own
 from sampan.controllers import pods as podlib
 from sampan.controllers import slices
@@ -16,6 +17,12 @@ _SKIP = "endpointslice.kubernetes.io/skip-mirror"
 _LEADER = "control-plane.alpha.kubernetes.io/leader"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _MAXIMUM = 1000
+TOO_MANY = Event(
+    WARNING, "TooManyAddressesToMirror",
+    "A max of {maximum} addresses can be mirrored to EndpointSlices per Endpoints subset. "
+    "{skipped} addresses were skipped",
+    "tests/controllers/test_endpointslice.py::test_a_thousand_addresses_are_mirrored",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,15 @@ class EndpointSliceMirroringController:
         wanted = _groups(endpoints)
         for body in view.slices:  # of a family that is no longer there
             wanted.setdefault(body["addressType"], [])
-        return slices.plan(maker, wanted, view.slices)
+        actions = slices.plan(maker, wanted, view.slices)
+        skipped = sum(max(_size(s) - _MAXIMUM, 0) for s in endpoints.get("subsets") or ())
+        if skipped and actions:  # told with a write, not again without one
+            actions.append(TOO_MANY.about(endpoints, maximum=_MAXIMUM, skipped=skipped))
+        return actions
+
+
+def _size(subset: Body) -> int:
+    return sum(len(subset.get(kind) or ()) for kind in ("addresses", "notReadyAddresses"))
 
 
 def _groups(endpoints: Body) -> dict[str, list[Group]]:
