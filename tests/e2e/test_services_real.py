@@ -1,6 +1,7 @@
 """Services with nothing by hand: a Deployment, `kubectl expose`, names, and who answers from where.
 
-(What single fields do to the rules is in test_services.py, with slices written by the test.)
+(What single fields do to the rules is in test_services.py, with slices written by the test; every
+way in, from every node, in test_services_three.py.)
 """
 
 from __future__ import annotations
@@ -140,36 +141,6 @@ def site(cluster: Cluster) -> Iterator[Site]:
     made.k("wait", *(f"pod/{n}" for n in made.asking), "--for=condition=Ready", "--timeout=60s")
     yield made
     cluster.kubectl("delete", "ns", NS, "--timeout=60s")
-
-
-def test_every_way_in_by_name_and_from_the_host(site: Site) -> None:
-    both = site.pods()
-    assert sorted(both.values()) == sorted(site.nodes)
-    node_port = site.spec("np")["spec"]["ports"][0]["nodePort"]
-    at = site.cluster.until("an address", lambda: site.spec("lb")["status"]["loadBalancer"].get(
-        "ingress"))[0]["ip"]  # fmt: skip
-    names = ["web", f"web.{NS}", f"web.{NS}.svc.cluster.local", "lb:8081"]
-    names += [f"{a}:{node_port}" for a in site.nodes.values()]
-    for pod, node in site.asking.items():
-        site.until(pod, "web", {*both})
-        assert site.ask(pod, *names) == {n: {*both} for n in names}
-        # The endpoint of the same node only, by policy and by preference.
-        mine = {n for n, where in both.items() if where == node}
-        near = ["near", "prefer"]
-        assert site.ask(pod, *near) == dict.fromkeys(near, mine)
-        found = site.sh(pod, f"nslookup web.{NS}.svc.cluster.local | tail -n +3")
-        assert any(site.spec("web")["spec"]["clusterIP"] in line for line in found)
-    # Each of the pods meets itself, too.
-    for pod in both:
-        assert site.ask(pod, "web")["web"] == {*both}
-    from_host = [f"{site.address}:{node_port}", f"{at}:8081"]
-    for target in from_host:
-        site.until("host", target, {*both})
-    assert site.ask("host", *from_host) == {t: {*both} for t in from_host}
-    # UDP, by name. (`read` of bash would take the first byte of a datagram only.)
-    pod = next(iter(site.asking))
-    one = "exec 3<>/dev/udp/local/53; echo x >&3; timeout 5 head -n1 <&3"
-    assert {*site.sh(pod, f"for i in $(seq 16); do {one}; done")} == {*both}
 
 
 def test_a_client_stays_for_as_long_as_it_was_told(site: Site) -> None:

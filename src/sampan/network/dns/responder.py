@@ -108,8 +108,8 @@ class Responder:
                 return replace(answer, answers=so_far, tag=tag)
             # It depends on several names now: it is not kept.
             answer, tag = inner, ("",)
-        if answer is None:
-            return None
+        if answer is None or (not so_far and not answer.target):
+            return answer
         return replace(answer, answers=so_far + answer.answers, target=b"", tag=tag)
 
     def _flags(self) -> int:
