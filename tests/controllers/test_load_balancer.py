@@ -161,10 +161,16 @@ def test_a_full_block_is_told() -> None:
         w.add("services", {**service(f"s{i}", 80), "status": status})
     w.add("services", service("more", 80))
     sync(controller, w, "more")
-    assert [reason for reason, _ in w.events][-1] == "SyncLoadBalancerFailed"
-    del w.objects[Key("services", "default", "s77")]
+    assert [reason for reason, _ in w.events][-1:] == ["SyncLoadBalancerFailed"]
+    # It is looked at again when another one goes.
+    gone = w["services"].get("default", "s7")
+    assert gone is not None
+    del w.objects[gone.key]
+    woken = Key("services", "default", "more")
+    assert [*controller.triggers[1].keys(gone, w)] == [woken]
+    held = gone.status["loadBalancer"]["ingress"][0]["ip"]
     sync(controller, w, "more")
-    assert address(w, "more") == "127.9.8.77"
+    assert address(w, "more") == held and [*controller.triggers[1].keys(gone, w)] == []
 
 
 ENSURE = [
@@ -214,7 +220,7 @@ def test_other_nodes_are_told() -> None:
     w.add("services", service("c", 80, loadBalancerClass="x.y/z"))
     sync(controller, w, "a")
     w.events.clear()
-    trigger = controller.triggers[1]
+    trigger = controller.triggers[2]
     held = w["nodes"].get("", "n1")
     assert held is not None
     node = Obj.of(held.key, copy.deepcopy(held.body), 1)

@@ -11,7 +11,10 @@ import pytest
 
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
+from sampan.apiserver.allocation import port_key
+from sampan.client.base import Unknown
 from sampan.lib.loop import run_virtual
+from sampan.store.base import Delete
 from sampan.testing.world import World, world
 
 SLICES = "endpointslices.discovery.k8s.io"
@@ -154,6 +157,31 @@ def test_endpoints_of_users_are_mirrored() -> None:
             return not await slices(w, "db")
 
         await until(gone)
+
+    run(scenario)
+
+
+def test_a_lost_reservation_of_a_port_is_made_again_and_told() -> None:
+    """By the next process: nothing but a hand on the store loses one."""
+
+    async def scenario(w: World) -> None:
+        made = await w.client.create("services", service(type="NodePort"), "default")
+        port = made.spec["ports"][0]["nodePort"]
+        await w.store.commit(Delete(port_key(port)))
+        w.kill_control()
+
+        async def told_() -> bool:
+            try:
+                events = (await w.client.list("events", "default")).items
+            except (StatusError, Unknown):
+                return False
+            return any(e.body["reason"] == "PortNotAllocated" for e in events)
+
+        await until(told_)
+        assert await w.store.get(port_key(port)) is not None
+        taken = service("other", type="NodePort", ports=[{"port": 80, "nodePort": port}])
+        with pytest.raises(StatusError, match="provided port is already allocated"):
+            await w.client.create("services", taken, "default")
 
     run(scenario)
 

@@ -116,7 +116,18 @@ def _needs_look(service: Obj) -> Iterable[Key]:
         yield service.key
 
 
-_OURS = "ours"
+_OURS, _WAITING = "ours", "waiting"
+
+
+def _waits(service: Obj) -> bool:
+    return _is_ours(service) and not any(True for _ in _claims(service))
+
+
+def _waiting(service: Obj, caches: Caches) -> Iterable[Key]:
+    """Where one goes or moves, those that found no address may have it."""
+    if _is_ours(service) and not _waits(service):
+        for other in caches["services"].by(_WAITING, _WAITING):
+            yield other.key
 
 
 class LoadBalancerController:
@@ -133,10 +144,15 @@ class LoadBalancerController:
         self._seen: dict[Key, tuple[tuple[Any, ...], tuple[str, ...]]] = {}  # told, nodes
         self.triggers = (
             Trigger("services", lambda obj, _caches: _needs_look(obj)),
+            Trigger("services", _waiting),
             Trigger("nodes", self._all, matters=_node_matters),
         )
         self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {
-            "services": {"claim": _claims, _OURS: lambda s: [_OURS] if _is_ours(s) else []}
+            "services": {
+                "claim": _claims,
+                _OURS: lambda s: [_OURS] if _is_ours(s) else [],
+                _WAITING: lambda s: [_WAITING] if _waits(s) else [],
+            }
         }
 
     def reserve(self, port: int) -> None:
