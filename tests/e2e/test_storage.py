@@ -72,6 +72,19 @@ def sh(ns: Cluster, name: str, script: str) -> str:
     return ns.kubectl("exec", "-n", NS, name, "--", "sh", "-c", script)
 
 
+def grow(ns: Cluster, name: str, size: str) -> None:
+    patch = {"spec": {"resources": {"requests": {"storage": size}}}}
+    ns.kubectl("patch", "-n", NS, f"pvc/{name}", "-p", json.dumps(patch))
+
+
+def growth(ns: Cluster, name: str) -> str:
+    """What a claim has, how far its growth is, and its conditions."""
+    status = ns.get("pvc", "-n", NS, name)["status"]
+    kinds = [c["type"] for c in status.get("conditions") or ()]
+    where = (status.get("allocatedResourceStatuses") or {}).get("storage", "")
+    return " ".join(w for w in (status["capacity"]["storage"], where, *kinds) if w)
+
+
 def delete(ns: Cluster, *names: str) -> None:
     ns.kubectl("delete", "-n", NS, "--timeout=60s", *names)
 
@@ -135,24 +148,51 @@ def test_a_sized_volume_is_as_large_as_it_says_and_grows(ns: Cluster) -> None:
     # A full volume is nobody else's problem.
     apply(ns, pod("other", "echo fine"))
     assert logs_of(ns, "other").strip() == "fine"
-    ns.kubectl("patch", "-n", NS, "pvc/sized", "-p",
-               json.dumps({"spec": {"resources": {"requests": {"storage": "48Mi"}}}}))  # fmt: skip
-
-    def state() -> str:
-        status = ns.get("pvc", "-n", NS, "sized")["status"]
-        kinds = [c["type"] for c in status.get("conditions") or ()]
-        return f"{status['capacity']['storage']} {' '.join(kinds)}".strip()
-
-    # In use where the kernel lets us, else when the pod starts again.
-    ns.until("it grows or waits", lambda: state() in ("48Mi", "16Mi FileSystemResizePending"))
+    # No disk has that: the node says so, and less can be asked for instead.
+    grow(ns, "sized", "900Ti")
     delete(ns, "pod/full")
+    apply(ns, pod("more", "sleep 1000", "sized"))
+    ready(ns, "more")  # with what it has
+    impossible = "16Mi NodeResizeInfeasible FileSystemResizePending NodeResizeError"
+    ns.until("its node finds it impossible", lambda: growth(ns, "sized") == impossible)
+    assert ns.get("pvc", "-n", NS, "sized")["status"]["allocatedResources"] == {"storage": "900Ti"}
+    assert "do not fit: the node's disk has" in ns.kubectl("describe", "-n", NS, "pvc", "sized")
+    grow(ns, "sized", "48Mi")
+    # In use where the kernel lets us, else when the pod starts again.
+    ns.until("it grows or waits", lambda: growth(ns, "sized") in (
+        "48Mi", "16Mi NodeResizeInProgress FileSystemResizePending"))  # fmt: skip
+    delete(ns, "pod/more")
     apply(ns, pod("again", "sleep 1000", "sized"))
     ready(ns, "again")
-    ns.until("it has grown", lambda: state() == "48Mi")
+    ns.until("it has grown", lambda: growth(ns, "sized") == "48Mi")
+    assert ns.get("pvc", "-n", NS, "sized")["status"]["allocatedResources"] == {"storage": "48Mi"}
     said = sh(ns, "again", "cat /data/a; df -m /data | tail -1")
     assert said.split()[0] == "before"
     assert int(said.split()[-5]) > 30
     delete(ns, "pod/again", "pvc/sized")
+
+
+def test_xfs_grows_in_use(ns: Cluster) -> None:
+    """Without any privilege beyond those of mounting, while the pod writes."""
+    apply(ns, {
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "e2e-xfs"}, "provisioner": "sampan.io/local",
+        "allowVolumeExpansion": True, "volumeBindingMode": "WaitForFirstConsumer",
+        "parameters": {"sizeEnforced": "true", "csi.storage.k8s.io/fstype": "xfs"},
+    }, claim("fast", "304Mi", storageClassName="e2e-xfs"))  # fmt: skip
+    apply(ns, pod("writes", "while true; do date >> /data/log; sync; sleep 0.1; done", "fast"))
+    ready(ns, "writes")
+    assert " xfs " in sh(ns, "writes", "grep /data /proc/mounts")
+    before = int(sh(ns, "writes", "df -m /data | tail -1").split()[1])
+    grow(ns, "fast", "400Mi")
+    ns.until("it has grown", lambda: growth(ns, "fast") == "400Mi")
+    assert int(sh(ns, "writes", "df -m /data | tail -1").split()[1]) > before + 80
+    assert ns.get("pod", "-n", NS, "writes")["status"]["containerStatuses"][0]["restartCount"] == 0
+    told = ns.kubectl("get", "-n", NS, "events", "-o", "jsonpath={range .items[?(@.reason=="
+                      '"FileSystemResizeSuccessful")]}{.involvedObject.kind} {end}')  # fmt: skip
+    assert {"PersistentVolumeClaim", "Pod"} <= set(told.split())
+    delete(ns, "pod/writes", "pvc/fast")
+    ns.kubectl("delete", "sc", "e2e-xfs")
 
 
 def test_a_block_volume_is_a_device(ns: Cluster) -> None:

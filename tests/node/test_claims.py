@@ -13,7 +13,7 @@ import pytest
 from sampan.api.obj import Body
 from sampan.control import storage
 from sampan.node.claims import ClaimFailure, Claims
-from sampan.node.disks import Disks, give_to_group, release_devices
+from sampan.node.disks import Disks, TooLarge, give_to_group, release_devices
 from sampan.node.resolve import Context
 from sampan.node.runtime.base import RuntimeFailure
 from sampan.node.volumes import SimulatedVolumes, VolumeFailure, real_path
@@ -74,8 +74,8 @@ def claims(
 
 def mounted(held: Claims, body: Body | None = None) -> str:
     body = body or pod()
-    path, _, _ = asyncio.run(held.mount(body, body["spec"]["volumes"][0]))
-    return path
+    place, _ = asyncio.run(held.mount(body, body["spec"]["volumes"][0]))
+    return place.path
 
 
 IN_ZONE_B = {"required": {"nodeSelectorTerms": [
@@ -195,6 +195,14 @@ def test_a_static_host_path_is_checked_against_its_type(tmp_path: Path) -> None:
     assert mounted(at("Directory")) == mounted(at("")) == str(tmp_path / "there")
     with pytest.raises(ClaimFailure, match="is not a socket file"):
         mounted(at("Socket"))
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_what_no_disk_has_is_refused_and_leaves_nothing(tmp_path: Path, block: bool) -> None:
+    disks = Disks(tmp_path / "volumes")
+    with pytest.raises(TooLarge, match="1152921504606846976 bytes do not fit: the node's disk has"):
+        asyncio.run(disks.ensure("v", size=1 << 60, image=True, block=block, alone=True))
+    assert list((tmp_path / "volumes").iterdir()) == []
 
 
 def test_removal_never_follows_links_out_of_the_volume(tmp_path: Path) -> None:

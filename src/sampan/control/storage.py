@@ -35,6 +35,15 @@ DEFAULT_CLASS = (
 )
 
 
+FILE_SYSTEMS = ("ext4", "xfs")  # of volumes whose size is enforced; the first is the default
+_FS_TYPE = "csi.storage.k8s.io/fstype"  # the parameter of a class, as elsewhere
+
+
+def file_system(storage_class: Body) -> str:
+    """The file system a class asks for, '' where it leaves that open."""
+    return str((storage_class.get("parameters") or {}).get(_FS_TYPE) or "")
+
+
 def notes_of(body: Body) -> Mapping[str, str]:
     found: Mapping[str, str] = body["metadata"].get("annotations") or {}
     return found

@@ -15,6 +15,7 @@ from sampan.control.plan import Action, Caches, Create, Emit, Patch, Trigger, ow
 
 _MIB = 1 << 20
 _SMALLEST = 8 * _MIB  # of an image: a file system needs some room for itself
+_SMALLEST_XFS = 300 * _MIB  # what its tools make
 _MODES = ("ReadWriteOnce", "ReadWriteOncePod")
 
 
@@ -77,7 +78,7 @@ class LocalProvisioner:
         selected = storage.notes_of(claim).get(storage.SELECTED_NODE, "")
         if not selected and storage.waits_for_consumer(chosen):
             return []
-        problem = _refusal(claim)
+        problem = _refusal(claim) or _wrong_parameters(claim, chosen)
         if problem:
             return [_failure(claim, chosen, problem)]
         if selected:
@@ -148,6 +149,17 @@ def _refusal(claim: Body) -> str:
     return ""
 
 
+def _wrong_parameters(claim: Body, storage_class: Body) -> str:
+    """Why a class asks for what cannot be made, '' when it does not."""
+    kind = storage.file_system(storage_class)
+    if kind and kind not in storage.FILE_SYSTEMS:
+        known = ", ".join(storage.FILE_SYSTEMS)
+        return f'file system "{kind}" is not supported (there are {known})'
+    if kind == "xfs" and storage.asked(claim) < _SMALLEST_XFS:
+        return f"a volume of xfs has at least {_SMALLEST_XFS // _MIB}Mi"
+    return ""
+
+
 def in_topology(storage_class: Body, node: Obj) -> bool:
     """Whether the class lets volumes be on the node."""
     terms = storage_class.get("allowedTopologies") or ()
@@ -203,6 +215,8 @@ def volume_for(claim: Body, storage_class: Body, node: Obj) -> Body:
                 {"matchExpressions": [expression]}]}},
         },
     }  # fmt: skip
+    if enforced and not block and storage.file_system(storage_class):
+        body["spec"]["local"]["fsType"] = storage.file_system(storage_class)
     if storage_class.get("mountOptions"):
         body["spec"]["mountOptions"] = list(storage_class["mountOptions"])
     return body
@@ -210,10 +224,13 @@ def volume_for(claim: Body, storage_class: Body, node: Obj) -> Body:
 
 def amount(claim: Body, *, enforced: bool) -> str:
     """The size of a claim's volume: what was asked for in whole bytes; of an image whole MiB."""
-    wanted = storage.asked(claim)
+    return rounded(str(claim["spec"]["resources"]["requests"]["storage"]), enforced=enforced)
+
+
+def rounded(given: str, *, enforced: bool) -> str:
+    wanted = storage.size({"storage": given})
     if enforced:
         wanted = max(_SMALLEST, -(-wanted // _MIB) * _MIB)
-    given = (claim["spec"]["resources"]["requests"] or {})["storage"]
     return str(given) if storage.size({"storage": given}) == wanted and _whole(given) else str(
         wanted
     )  # fmt: skip

@@ -1,7 +1,10 @@
 """Expansion: a bound claim that asks for more than it has gets it.
 
-Of a directory only the number grows. An image has to be grown by the node: until that is done the
-claim says ``FileSystemResizePending``, and the node ends it.
+Upstream's expand-controller and external-resizer in one, for volumes of the built-in provisioner;
+others are left to whoever made them. Of a directory only the number grows. An image has to be grown
+by the node: the controller's part ends with ``NodeResizePending``. What was asked for is written
+down before anything is done (``status.allocatedResources``), so that a size that turns out to be
+impossible can be taken back by asking for less (KEP-1790).
 """
 
 from __future__ import annotations
@@ -10,12 +13,33 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
-from sampan.control import storage
-from sampan.control.plan import Action, Caches, Emit, SetStatus, Trigger, Update, own
-from sampan.controllers.local_provisioner import amount
+from sampan.control import growth, storage
+from sampan.control.facts import NORMAL, Event
+from sampan.control.plan import Action, Caches, SetStatus, Trigger, Update, own
+from sampan.controllers.local_provisioner import rounded
 from sampan.lib.clock import rfc3339
 
-_PENDING = "Waiting for user to (re-)start a pod to finish file system resize of volume on node."
+_TEST = "tests/controllers/test_volume_expand.py"
+EXTERNAL = Event(
+    NORMAL, "ExternalExpanding", "waiting for an external controller to expand this PVC",
+    f"{_TEST}::test_volumes_of_others_are_left_to_them",
+)  # fmt: skip
+RESIZING = Event(
+    NORMAL, "Resizing", "External resizer is resizing volume {volume}",
+    f"{_TEST}::test_a_directory_has_its_size_at_once",
+)  # fmt: skip
+DONE = Event(
+    NORMAL, "VolumeResizeSuccessful", "Resize volume succeeded",
+    f"{_TEST}::test_a_directory_has_its_size_at_once",
+)  # fmt: skip
+REQUIRED = Event(
+    NORMAL, "FileSystemResizeRequired", "Require file system resize of volume on node",
+    f"{_TEST}::test_an_image_is_left_to_its_node",
+)  # fmt: skip
+PENDING_TEXT = (
+    "Waiting for user to (re-)start a pod to finish file system resize of volume on node."
+)
+EVENTS = (EXTERNAL, RESIZING, DONE, REQUIRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +83,31 @@ class VolumeExpand:
     def plan(self, view: View, now: float) -> Sequence[Action]:
         claim, volume = view.claim, view.volume
         if not storage.is_local(volume):
-            text = "waiting for an external controller to expand this PVC"
-            return [Emit(claim, "Normal", "ExternalExpanding", text)]
-        enforced = storage.notes_of(volume).get(storage.SIZE_ENFORCED) == "true"
-        wanted = amount(claim, enforced=enforced)
-        if storage.capacity(volume) < storage.size({"storage": wanted}):
-            name = volume["metadata"]["name"]
-            spec = {**volume["spec"], "capacity": {**volume["spec"]["capacity"], "storage": wanted}}
-            return [
-                Emit(claim, "Normal", "Resizing", f"External resizer is resizing volume {name}"),
-                Update(storage.VOLUMES, {**volume, "spec": spec}),
-            ]
-        status: Body = claim.get("status") or {}
-        conditions: list[Body] = status.get("conditions") or []
-        if not enforced:
-            kept = [c for c in conditions if c["type"] not in RESIZE_CONDITIONS]
-            done = {**status, "capacity": dict(volume["spec"]["capacity"])}
-            done.pop("conditions", None)
-            if kept:
-                done["conditions"] = kept
-            return [
-                SetStatus(storage.CLAIMS, {**claim, "status": done}),
-                Emit(claim, "Normal", "VolumeResizeSuccessful", "Resize volume succeeded"),
-            ]
-        if any(c["type"] == "FileSystemResizePending" for c in conditions):
+            return [EXTERNAL.about(claim)]
+        target = growth.target(claim, volume)
+        if target is None:
             return []  # the node's turn
-        pending = {
-            "type": "FileSystemResizePending", "status": "True", "lastProbeTime": None,
-            "lastTransitionTime": rfc3339(now), "message": _PENDING,
-        }  # fmt: skip
-        told = {**status, "conditions": [*conditions, pending]}
-        return [
-            SetStatus(storage.CLAIMS, {**claim, "status": told}),
-            Emit(claim, "Normal", "FileSystemResizeRequired",
-                 "Require file system resize of volume on node"),
-        ]  # fmt: skip
-
-
-RESIZE_CONDITIONS = ("Resizing", "FileSystemResizePending")
+        enforced = storage.notes_of(volume).get(storage.SIZE_ENFORCED) == "true"
+        size = rounded(target, enforced=enforced)
+        status: Body = claim.get("status") or {}
+        begun = (
+            growth.state(claim) == growth.CONTROLLER_IN_PROGRESS
+            and (status.get("allocatedResources") or {}).get("storage") == target
+        )
+        if not begun:
+            told = growth.allocated(status, target, growth.CONTROLLER_IN_PROGRESS)
+            told = growth.with_condition(told, "Resizing", at=rfc3339(now))
+            name = volume["metadata"]["name"]
+            return [
+                SetStatus(storage.CLAIMS, {**claim, "status": told}),
+                RESIZING.about(claim, volume=name),
+            ]
+        if volume["spec"]["capacity"]["storage"] != size:
+            spec = {**volume["spec"], "capacity": {**volume["spec"]["capacity"], "storage": size}}
+            return [Update(storage.VOLUMES, {**volume, "spec": spec})]
+        if not enforced:
+            done = growth.finished(status, size)
+            return [SetStatus(storage.CLAIMS, {**claim, "status": done}), DONE.about(claim)]
+        told = growth.allocated(status, target, growth.NODE_PENDING)
+        told = growth.with_condition(told, "FileSystemResizePending", PENDING_TEXT, at=rfc3339(now))
+        return [SetStatus(storage.CLAIMS, {**claim, "status": told}), REQUIRED.about(claim)]

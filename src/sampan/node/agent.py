@@ -96,7 +96,7 @@ class Agent:
         claims = Claims(sources, node=node_name, others=self._pod_bodies, disks=disks)
         self._local = LocalVolumes(
             client, provisioner, node=node_name, claims=claims, disks=disks, events=self._events,
-            labels=register.node_labels(self.identity), spawn=self._spawn,
+            labels=register.node_labels(self.identity), clock=clock, spawn=self._spawn,
         )  # fmt: skip
         volumes: Volumes = SimulatedVolumes(claims, self._local.has_grown)
         if data_dir is not None:

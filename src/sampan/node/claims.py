@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sampan.api.obj import Body
-from sampan.control import storage
-from sampan.node.disks import DiskFailure, Disks
+from sampan.control import growth, storage
+from sampan.node.disks import DiskFailure, Disks, Place
 from sampan.node.hostpath import WrongType, host_path
 
 _IN_USE = (
@@ -98,9 +98,8 @@ class Claims:
                     f"volume {name} has volumeMode Filesystem, but is specified in volumeDevices"
                 )
 
-    async def mount(self, pod: Body, volume: Body) -> tuple[str, Claimed, bool]:
-        """(path in the node, claim and volume, whether the volume has the size it is to have).
-        Raises ClaimFailure."""
+    async def mount(self, pod: Body, volume: Body) -> tuple[Place, Claimed]:
+        """Where it is in the node, its claim and volume. Raises ClaimFailure."""
         found = await self.resolve(pod, volume)
         name = found.volume["metadata"]["name"]
         if not await self._suits(found.volume):
@@ -108,15 +107,16 @@ class Claims:
                 f'MountVolume.NodeAffinity check failed for volume "{name}" : no matching '
                 "NodeSelectorTerms"
             )
-        others = self._users(found.claim, besides=pod["metadata"].get("uid", ""))
+        others = self.users(found.claim, besides=pod["metadata"].get("uid", ""))
         if others and "ReadWriteOncePod" in (found.volume["spec"].get("accessModes") or ()):
             raise ClaimFailure(f'MountVolume.SetUp failed for volume "{name}" : {_IN_USE}')
-        path, done = await self._place(found.volume, alone=not others)
+        place = await self._place(found, alone=not others)
         group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         if group is not None and self._disks is not None and self._is_owned(found, volume):
             policy = pod["spec"]["securityContext"].get("fsGroupChangePolicy") or "Always"
-            await self._disks.own(path, int(group), only_on_mismatch=policy == "OnRootMismatch")
-        return path, found, done
+            only = policy == "OnRootMismatch"
+            await self._disks.own(place.path, int(group), only_on_mismatch=only)
+        return place, found
 
     async def _suits(self, volume: Body) -> bool:
         if not volume["spec"].get("nodeAffinity"):
@@ -135,7 +135,7 @@ class Claims:
             and not source.get("readOnly")
         )
 
-    def _users(self, claim: Body, *, besides: str = "") -> list[Body]:
+    def users(self, claim: Body, *, besides: str = "") -> list[Body]:
         """Pods of this node that name the claim and have not ended."""
         meta = claim["metadata"]
         return [
@@ -156,25 +156,21 @@ class Claims:
             for p in self._others()
         )
 
-    async def _place(self, volume: Body, *, alone: bool) -> tuple[str, bool]:
+    async def _place(self, found: Claimed, *, alone: bool) -> Place:
+        volume = found.volume
         name, spec = volume["metadata"]["name"], volume["spec"]
         if self._disks is None:
-            return f"/volumes/{name}", True
+            return Place(f"/volumes/{name}")
         try:
             if storage.is_local(volume):
-                image = storage.notes_of(volume).get(storage.SIZE_ENFORCED) == "true"
-                return await self._disks.ensure(
-                    name, size=storage.capacity(volume), image=image,
-                    block=storage.mode_of(volume) == "Block", alone=alone,
-                    options=tuple(spec.get("mountOptions") or ()),
-                )  # fmt: skip
+                return await self.ensure(found, alone=alone)
             if "hostPath" in spec and storage.mode_of(volume) != "Block":
-                return await self._disks.run(host_path, spec["hostPath"]), True
+                return Place(await self._disks.run(host_path, spec["hostPath"]))
             for kind in ("local", "hostPath"):
                 if kind in spec:
                     path = str(spec[kind]["path"])
                     await self._disks.run(_must_exist, path)
-                    return path, True
+                    return Place(path)
         except (DiskFailure, WrongType, OSError) as e:
             raise ClaimFailure(f'MountVolume.SetUp failed for volume "{name}" : {e}') from e
         other = next((k for k in spec if k in _SOURCES), "unknown")
@@ -182,6 +178,23 @@ class Claims:
             f'MountVolume.SetUp failed for volume "{name}" : persistent volumes of type {other} '
             "are not supported by this node"
         )
+
+    async def ensure(self, found: Claimed, *, alone: bool) -> Place:
+        """The place of a local volume, grown where its claim says that it is the node's turn.
+        Raises DiskFailure."""
+        assert self._disks is not None
+        volume, claim = found.volume, found.claim
+        size = storage.capacity(volume)
+        known = storage.size((claim.get("status") or {}).get("capacity"))
+        if known and not growth.is_nodes_turn(claim):
+            size = min(size, known)
+        return await self._disks.ensure(
+            volume["metadata"]["name"], size=size, alone=alone,
+            image=storage.notes_of(volume).get(storage.SIZE_ENFORCED) == "true",
+            block=storage.mode_of(volume) == "Block",
+            options=tuple(volume["spec"].get("mountOptions") or ()),
+            kind=str((volume["spec"].get("local") or {}).get("fsType") or "ext4"),
+        )  # fmt: skip
 
 
 _SOURCES = (

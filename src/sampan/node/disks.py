@@ -8,11 +8,13 @@ enforced, ``root/NAME.img``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
 import subprocess
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,22 @@ _CORRECTED = 2  # e2fsck: up to here what was wrong has been put right
 
 class DiskFailure(Exception):
     """The place cannot be made, mounted, grown or removed; the text says why."""
+
+
+class TooLarge(DiskFailure):
+    """It will never fit on this disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a volume is. grown: it has the size that was asked for. problem: why its last growth
+    failed, '' when it did not, or has to wait for its users to leave. hopeless: no use to try
+    again."""
+
+    path: str
+    grown: bool = True
+    problem: str = ""
+    hopeless: bool = False
 
 
 async def in_thread(work: Callable[..., T], *args: Any) -> T:
@@ -43,20 +61,20 @@ class Disks:
 
     async def ensure(
         self, name: str, *, size: int, image: bool, block: bool, alone: bool,
-        options: tuple[str, ...] = (),
-    ) -> tuple[str, bool]:  # fmt: skip
-        """(path of the volume, whether it has its size): made when it is not there, mounted, grown.
+        options: tuple[str, ...] = (), kind: str = "ext4",
+    ) -> Place:  # fmt: skip
+        """A volume's place: made when it is not there, mounted, grown where it is smaller.
         size: bytes, of images. image: the size is enforced. block: a device, no file system.
-        alone: nobody else uses it now. options: of the mount of an image. Raises DiskFailure."""
+        alone: nobody else uses it now. options: of the mount of an image. kind: its file system.
+        Raises DiskFailure where there is none."""
         async with self._locks.setdefault(name, asyncio.Lock()):
             path = self.root / name
             if not image:
                 await self.run(_directory, path)
-                return str(path), True
-            if block:
-                return str(await self.run(_device, path, size)), True
-            done: bool = await self.run(_file_system, path, size, alone, options)
-            return str(path), done
+                return Place(str(path))
+            make = _device if block else _file_system
+            found: Place = await self.run(make, Volume(path, size, kind, options), alone)
+            return found
 
     async def remove(self, name: str) -> None:
         """The volume and all its data. Idempotent. Raises DiskFailure."""
@@ -94,48 +112,92 @@ def _directory(path: Path) -> None:
         path.chmod(0o777)
 
 
-def _sparse(path: Path, size: int) -> bool:
-    """The image, grown where it is too small; whether it is a new one."""
-    image = _image(path)
+def _sparse(image: Path, size: int) -> None:
+    """The file, at least that large. Raises TooLarge, DiskFailure; then it is as it was."""
     image.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not image.exists()
-    if fresh or image.stat().st_size < size:
+    if image.exists() and image.stat().st_size >= size:
+        return
+    disk = os.statvfs(image.parent)
+    if size > disk.f_blocks * disk.f_frsize:
+        whole = disk.f_blocks * disk.f_frsize
+        raise TooLarge(f"{size} bytes do not fit: the node's disk has {whole}")
+    try:
         with image.open("ab") as file:
             file.truncate(size)
-    return fresh
+    except OSError as e:
+        raise (TooLarge if e.errno == errno.EFBIG else DiskFailure)(str(e)) from e
 
 
-def _file_system(path: Path, size: int, alone: bool, options: tuple[str, ...]) -> bool:
-    image = _image(path)
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """An image: where it is mounted, how large it is to be, with which file system and options."""
+
+    path: Path
+    size: int
+    kind: str
+    options: tuple[str, ...]
+
+    @property
+    def image(self) -> Path:
+        return _image(self.path)
+
+
+def _file_system(volume: Volume, alone: bool) -> Place:
+    path, image = volume.path, volume.image
     if not image.exists():
         part = path.with_name(path.name + ".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
-        with part.open("wb") as file:
-            file.truncate(size)
-        _tool("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard", str(part))
+        _sparse(part, volume.size)
+        _tool(*_MAKE[volume.kind], str(part))
         part.rename(image)  # from here on it is a volume; a crash before leaves nothing half made
-        _mount(path, options)
+        _mount(volume)
         path.chmod(0o777)
         shutil.rmtree(path / "lost+found", ignore_errors=True)
-        return True
-    grows = image.stat().st_size < size or _is_behind(path)
-    if not grows:
-        _mount(path, options)
-        return True
-    _sparse(path, size)
-    _mark(path, behind=True)
-    done = _grow_mounted(path) if os.path.ismount(path) else False
-    if not done and alone:
-        if os.path.ismount(path):
-            _tool("umount", str(path))
-        _tool("e2fsck", "-fp", str(image), fine=_CORRECTED)
-        _tool("resize2fs", str(image))
-        done = True
-    if done:
+        return Place(str(path))
+    if image.stat().st_size >= volume.size and not _is_behind(path):
+        _mount(volume)
+        return Place(str(path))
+    try:
+        _sparse(image, volume.size)
+        _mark(path, behind=True)
+        grown = _grow(volume, alone=alone)
+    except DiskFailure as failure:
+        _mount(volume)  # what there is, is there
+        hopeless = isinstance(failure, TooLarge)
+        return Place(str(path), False, problem=str(failure), hopeless=hopeless)
+    if grown:
         _mark(path, behind=False)
-    _mount(path, options)
-    return done
+    _mount(volume)
+    return Place(str(path), grown)
+
+
+def _grow(volume: Volume, *, alone: bool) -> bool:
+    """The file system as large as its image: while it is mounted, or, where the kernel does not let
+    us (ext4 wants CAP_SYS_RESOURCE), when nobody uses it. Raises DiskFailure."""
+    path, image = volume.path, volume.image
+    if volume.kind == "xfs":  # grows while it is mounted only, and needs no more than we have
+        _mount(volume)
+        for device in _loops(image):
+            _tool("losetup", "-c", device)
+        _tool("xfs_growfs", str(path))
+        return True
+    if os.path.ismount(path) and _grow_mounted(path):
+        return True
+    if not alone:
+        return False
+    if os.path.ismount(path):
+        _tool("umount", str(path))
+    _tool("e2fsck", "-fp", str(image), fine=_CORRECTED)
+    _tool("resize2fs", str(image))
+    return True
+
+
+_MAKE = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard"),
+    "xfs": ("mkfs.xfs", "-q", "-f", "-K"),
+}
+# A restored copy of a volume may be mounted beside its original.
+_MOUNTED_WITH = {"ext4": ("loop", "nodev"), "xfs": ("loop", "nodev", "nouuid")}
 
 
 def _mark(path: Path, *, behind: bool) -> None:
@@ -151,11 +213,12 @@ def _is_behind(path: Path) -> bool:
     return path.with_name(path.name + ".grow").exists()
 
 
-def _mount(path: Path, options: tuple[str, ...]) -> None:
+def _mount(volume: Volume) -> None:
+    path = volume.path
     if not os.path.ismount(path):
         path.mkdir(parents=True, exist_ok=True)
-        given = ",".join(("loop", "nodev", *options))
-        _tool("mount", "-t", "ext4", "-o", given, str(_image(path)), str(path))
+        given = ",".join((*_MOUNTED_WITH[volume.kind], *volume.options))
+        _tool("mount", "-t", volume.kind, "-o", given, str(volume.image), str(path))
 
 
 def _grow_mounted(path: Path) -> bool:
@@ -175,13 +238,21 @@ def _loops(image: Path) -> list[str]:
     return [line.strip() for line in listed.splitlines() if line.strip()]
 
 
-def _device(path: Path, size: int) -> str:
-    _sparse(path, size)
-    held = _loops(_image(path))
+def _device(volume: Volume, _alone: bool) -> Place:
+    problem: DiskFailure | None = None
+    try:
+        _sparse(volume.image, volume.size)
+    except DiskFailure as failure:
+        if not volume.image.exists():
+            raise
+        problem = failure
+    held = _loops(volume.image)
     if held:
         _tool("losetup", "-c", held[0])
-        return held[0]
-    return _tool("losetup", "--find", "--show", str(_image(path)))
+    else:
+        held = [_tool("losetup", "--find", "--show", str(volume.image))]
+    hopeless = isinstance(problem, TooLarge)
+    return Place(held[0], problem is None, problem=str(problem or ""), hopeless=hopeless)
 
 
 def _remove(path: Path) -> None:

@@ -12,13 +12,14 @@ from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.client.base import Client, Unknown
 from sampan.client.cache import Informer
-from sampan.control import storage
-from sampan.node.claims import Claims
-from sampan.node.disks import DiskFailure, Disks
+from sampan.control import growth, storage
+from sampan.lib.clock import Clock, rfc3339
+from sampan.node.claims import Claimed, Claims
+from sampan.node.disks import DiskFailure, Disks, Place
 from sampan.node.events import EventSink
 
 RETRY = 15.0
-_CONDITIONS = ("Resizing", "FileSystemResizePending")
+_FIRST = 0.02
 log = logging.getLogger("sampan.node")
 
 
@@ -28,12 +29,13 @@ class LocalVolumes:
 
     def __init__(
         self, client: Client, owner: Client | None, *, node: str, claims: Claims,
-        disks: Disks | None, events: EventSink, labels: dict[str, str],
+        disks: Disks | None, events: EventSink, labels: dict[str, str], clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:  # fmt: skip
         self._client = client
         self._owner = owner
         self._node = node
+        self._clock = clock
         self._labels = labels
         self._claims = claims
         self._disks = disks
@@ -133,34 +135,62 @@ class LocalVolumes:
 
     async def _grow(self, volume: Body) -> None:
         """Grow in use, where the kernel lets us; else the next start of the pod does it."""
-        assert self._disks is not None
+        claim = await self._claim_of(volume)
+        delay = _FIRST
+        # The volume has its new size a moment before the claim says whose turn it is.
+        while growth.state(claim) == growth.CONTROLLER_IN_PROGRESS and delay < RETRY:
+            await asyncio.sleep(delay)
+            delay *= 2
+            claim = await self._claim_of(volume)
+        if growth.state(claim) not in (growth.NODE_PENDING, growth.NODE_IN_PROGRESS):
+            return
+        if growth.state(claim) == growth.NODE_PENDING:
+            status: Body = claim["status"]
+            size = (status.get("allocatedResources") or {}).get("storage")
+            told = growth.allocated(status, str(size), growth.NODE_IN_PROGRESS)
+            claim = await self._tell(claim, told)
         try:
-            _, done = await self._disks.ensure(
-                volume["metadata"]["name"], size=storage.capacity(volume), image=True,
-                block=storage.mode_of(volume) == "Block", alone=False,
-            )  # fmt: skip
+            place = await self._claims.ensure(Claimed(claim, volume), alone=False)
         except DiskFailure as failure:
-            self._events.emit(volume, "Warning", "VolumeResizeFailed", str(failure))
-            return
-        if done:
-            ref = volume["spec"].get("claimRef") or {}
-            claim = await self._client.get(
-                storage.CLAIMS, str(ref.get("name")), str(ref.get("namespace"))
-            )
-            await self.has_grown(claim.body, volume)
+            place = Place("", False, problem=str(failure))
+        await self.has_grown(claim, volume, place)
 
-    async def has_grown(self, claim: Body, volume: Body) -> None:
-        """Tell the claim that its volume has the size it shows; nothing where that is known."""
+    async def _claim_of(self, volume: Body) -> Body:
+        ref = volume["spec"].get("claimRef") or {}
+        name, namespace = str(ref.get("name")), str(ref.get("namespace"))
+        return (await self._client.get(storage.CLAIMS, name, namespace)).body
+
+    async def _tell(self, claim: Body, status: Body) -> Body:
+        body = {**claim, "status": status}
+        return (await self._client.update(storage.CLAIMS, body, subresource="status")).body
+
+    async def has_grown(self, claim: Body, volume: Body, place: Place) -> None:
+        """Tell the claim how its growth has gone; nothing where that is known."""
         status: Body = claim.get("status") or {}
-        if storage.size(status.get("capacity")) >= storage.capacity(volume):
+        if not growth.is_nodes_turn(claim):
             return
-        kept = [c for c in status.get("conditions") or () if c["type"] not in _CONDITIONS]
-        done = {**status, "capacity": dict(volume["spec"]["capacity"]), "conditions": kept}
-        if not kept:
-            del done["conditions"]
-        await self._client.update(storage.CLAIMS, {**claim, "status": done}, subresource="status")
-        text = f'MountVolume.NodeExpandVolume succeeded for volume "{volume["metadata"]["name"]}"'
-        self._events.emit(claim, "Normal", "FileSystemResizeSuccessful", text)
+        name = volume["metadata"]["name"]
+        about = (claim, *self._claims.users(claim))
+        if place.grown:
+            await self._tell(claim, growth.finished(status, volume["spec"]["capacity"]["storage"]))
+            text = f'MountVolume.NodeExpandVolume succeeded for volume "{name}" {self._node}'
+            for body in about:
+                self._events.emit(body, "Normal", "FileSystemResizeSuccessful", text)
+        elif place.problem:
+            message = f"failed to expand pvc with {place.problem}"
+            held = [c for c in status.get("conditions") or () if c["type"] == "NodeResizeError"]
+            state = growth.NODE_INFEASIBLE if place.hopeless else growth.state(claim)
+            if [c.get("message") for c in held] == [message] and state == growth.state(claim):
+                return
+            size = str((status.get("allocatedResources") or {}).get("storage"))
+            told = growth.allocated(status, size, state)
+            at = rfc3339(self._clock.now())
+            await self._tell(
+                claim, growth.with_condition(told, "NodeResizeError", message, at=at, keep=True)
+            )
+            text = f'NodeExpandVolume.NodeExpandVolume failed for volume "{name}" : {place.problem}'
+            for body in about:
+                self._events.emit(body, "Warning", "VolumeResizeFailed", text)
 
 
 def _is_to_go(volume: Body) -> bool:

@@ -20,6 +20,7 @@ from sampan.control import storage
 from sampan.lib.clock import Clock, parse_rfc3339
 from sampan.lib.quantity import quantity
 from sampan.node.claims import ClaimFailure, Claims
+from sampan.node.disks import Place
 from sampan.node.environment import decode_config, decode_secret
 from sampan.node.hostpath import WrongType, host_path
 from sampan.node.payload import Entry, write_payload
@@ -93,7 +94,8 @@ class Volumes(Protocol):
     def read_termination(self, uid: str, container: str, attempt: int) -> str: ...
 
 
-Grown = Callable[[Body, Body], Awaitable[None]]  # claim and volume, which has its whole size now
+# Claim, volume and its place: told of every mount, for what there is to say about its growth.
+Grown = Callable[[Body, Body, Place], Awaitable[None]]
 
 
 async def mount_claim(
@@ -102,7 +104,7 @@ async def mount_claim(
 ) -> str:  # fmt: skip
     """The path of a volume that stands on a claim. Raises VolumeFailure."""
     try:
-        path, found, done = await claims.mount(pod, volume)
+        place, found = await claims.mount(pod, volume)
     except ClaimFailure as failure:
         text, name = str(failure), volume["name"]
         if not text.startswith("MountVolume"):
@@ -115,10 +117,10 @@ async def mount_claim(
     if options and storage.notes_of(found.volume).get(storage.SIZE_ENFORCED) != "true":
         name = found.volume["metadata"]["name"]
         warn(f'volume "{name}" asks for {",".join(options)}; a directory has no mount options')
-    if done and grown is not None:
+    if grown is not None:
         with contextlib.suppress(StatusError):  # somebody wrote the claim just now: told next time
-            await grown(found.claim, found.volume)
-    return path
+            await grown(found.claim, found.volume, place)
+    return place.path
 
 
 class SimulatedVolumes:
