@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sampan.api.catalogue import builtin
+from sampan.api.rules.difference import difference, volume_source
 
 REGISTRY = builtin()
 CLAIM: dict[str, Any] = {
@@ -140,7 +141,80 @@ FIXED = (
     ],
 )  # fmt: skip
 def test_claim_updates(old, change, expected):
-    assert update_problems("persistentvolumeclaims", merged(old, change), old) == expected
+    found = update_problems("persistentvolumeclaims", merged(old, change), old)
+    assert [p.partition("\n")[0] for p in found] == expected
+
+
+CHANGED_MODE = """@@ -1,6 +1,6 @@
+ {
+  "AccessModes": [
+-  "ReadWriteMany"
++  "ReadWriteOnce"
+  ],
+  "Selector": null,
+  "Resources": {
+"""
+CHANGED_CLASS = """@@ -10,7 +10,7 @@
+   }
+  },
+  "VolumeName": "v",
+- "StorageClassName": "s",
++ "StorageClassName": "t",
+  "VolumeMode": "Filesystem",
+  "DataSource": null,
+  "DataSourceRef": null,
+"""
+
+
+def test_what_differs_is_told() -> None:
+    """Letter by letter as an API server of v1.34 says it; what may change is not in it."""
+    old = merged(BOUND, {"spec": {"accessModes": ["ReadWriteMany"]}})
+    change = {"spec": {"resources": {"requests": {"storage": "5Gi"}}}}
+    new = merged(BOUND, {"spec": {"accessModes": ["ReadWriteOnce"], **change["spec"]}})
+    assert update_problems("persistentvolumeclaims", new, old) == [f"{FIXED}\n{CHANGED_MODE}"]
+    old = merged(BOUND, {"spec": {"volumeMode": "Filesystem"}})
+    new = merged(old, {"spec": {"storageClassName": "t", "volumeAttributesClassName": "gold"}})
+    assert update_problems("persistentvolumeclaims", new, old) == [f"{FIXED}\n{CHANGED_CLASS}"]
+
+
+def test_a_class_of_attributes_is_not_given_back() -> None:
+    old = merged(BOUND, {"spec": {"volumeAttributesClassName": "gold"}})
+    why = "spec.volumeAttributesClassName: Forbidden: update from non-nil value to"
+    assert update_problems("persistentvolumeclaims", BOUND, old) == [f"{why} nil is forbidden"]
+    new = merged(old, {"spec": {"volumeAttributesClassName": ""}})
+    assert update_problems("persistentvolumeclaims", new, old) == [
+        f"{why} an empty string is forbidden"
+    ]
+    new = merged(old, {"spec": {"volumeAttributesClassName": "silver"}})
+    assert update_problems("persistentvolumeclaims", new, old) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"allocatedResourceStatuses": {"storage": "NodeResizePending"}}, []),
+        ({"allocatedResources": {"storage": "1Gi", "example.com/x": "1"}}, []),
+        (
+            {"allocatedResourceStatuses": {"storage": "Growing"}},
+            ['status.allocatedResourceStatus: Unsupported value: "storage": supported values: '
+             '"ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", '
+             '"NodeResizeInfeasible", "NodeResizePending"'],
+        ),
+        (
+            {"allocatedResources": {"memory": "1Gi"}},
+            ['status.allocatedResources: Unsupported value: "memory": supported values: "storage"'],
+        ),
+        (
+            {"allocatedResources": {"storage": "-1"}},
+            ["status.allocatedResources[storage]: Invalid value: -1: must be a valid resource "
+             "quantity"],
+        ),
+    ],
+)  # fmt: skip
+def test_how_far_growth_is(status: Any, expected: list[str]) -> None:
+    rules = REGISTRY.get("persistentvolumeclaims").rules
+    new = merged(BOUND, {"status": status})
+    assert [str(c.field) + ": " + c.message for c in rules.validate_status(new, BOUND)] == expected
 
 
 def test_an_expansion_that_failed_may_be_taken_back_to_more_than_there_is():
@@ -215,9 +289,46 @@ def test_a_volumes_source_and_mode_never_change():
     old = merged(VOLUME, {"spec": {"volumeMode": "Filesystem"}})
     assert update_problems("persistentvolumes", new, old) == [
         "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after "
-        "creation",
+        f"creation\n{CHANGED_SOURCE}",
         'volumeMode: Invalid value: "Block": field is immutable',
     ]
+
+
+CHANGED_SOURCE = """@@ -2,7 +2,7 @@
+  "GCEPersistentDisk": null,
+  "AWSElasticBlockStore": null,
+  "HostPath": {
+-  "Path": "/data",
++  "Path": "/other",
+   "Type": null
+  },
+  "Glusterfs": null,
+"""
+
+
+def test_other_sources_have_the_names_of_their_type() -> None:
+    """Every kind of source: its members as Go calls them."""
+    nfs = {"nfs": {"server": "a", "path": "/x"}}
+    assert difference(
+        volume_source(nfs), volume_source({"nfs": {"server": "a", "path": "/y"}})
+    ) == (
+        '@@ -5,7 +5,7 @@\n  "Glusterfs": null,\n  "NFS": {\n   "Server": "a",\n-  "Path": "/x",\n'
+        '+  "Path": "/y",\n   "ReadOnly": false\n  },\n  "RBD": null,\n'
+    )
+    csi = {"csi": {"driver": "d", "volumeHandle": "h", "nodeStageSecretRef": {"name": "s"}}}
+    assert volume_source(csi)["CSI"]["NodeStageSecretRef"] == {"Name": "s", "Namespace": ""}
+    assert [*volume_source({})][-3:] == ["Local", "StorageOS", "CSI"]
+    assert difference(volume_source(csi), volume_source(csi)) == ""
+
+
+def test_a_secret_for_growth_may_come_later() -> None:
+    csi = {"hostPath": None, "csi": {"driver": "d", "volumeHandle": "h"}}
+    old = merged(VOLUME, {"spec": csi})
+    ref = {"name": "s", "namespace": "n"}
+    new = merged(old, {"spec": {"csi": {"controllerExpandSecretRef": ref}}})
+    assert update_problems("persistentvolumes", new, old) == []
+    (problem,) = update_problems("persistentvolumes", old, new)
+    assert '-   "Name": "s",' in problem
 
 
 def test_a_volumes_affinity_is_set_once():
@@ -226,7 +337,32 @@ def test_a_volumes_affinity_is_set_once():
     with_it = merged(VOLUME, {"spec": {"nodeAffinity": affinity}})
     assert update_problems("persistentvolumes", with_it, VOLUME) == []
     (problem,) = update_problems("persistentvolumes", VOLUME, with_it)
-    assert problem.startswith("nodeAffinity: Invalid value")
+    assert problem == (
+        "nodeAffinity: Invalid value: null: field is immutable, except for updating from beta "
+        "label to GA"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fine"),
+    [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone", True),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch", True),
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/region", False),
+        ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone", False),
+        ("disk", "disk", True),
+    ],
+)
+def test_labels_of_a_volumes_affinity_may_grow_up(old: str, new: str, fine: bool) -> None:
+    def with_key(key: str, value: str = "a") -> dict[str, Any]:
+        expression = {"key": key, "operator": "In", "values": [value]}
+        terms = [{"matchExpressions": [expression]}]
+        return merged(
+            VOLUME, {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}
+        )
+
+    assert (update_problems("persistentvolumes", with_key(new), with_key(old)) == []) == fine
+    assert update_problems("persistentvolumes", with_key(new, "b"), with_key(old)) != []
 
 
 @pytest.mark.parametrize(

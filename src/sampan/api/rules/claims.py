@@ -7,6 +7,8 @@ from typing import Any
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
+from sampan.api.rules.difference import claim_spec as claim_spec_of_go
+from sampan.api.rules.difference import difference
 from sampan.api.rules.field import checked, forbidden, immutable, invalid, not_supported, required
 from sampan.api.rules.resources import amount, parse
 from sampan.api.rules.selection import label_selector
@@ -117,11 +119,14 @@ def persistent_volume_claim_update(new: Body, old: Body) -> list[Cause]:
         free.append("storageClassName")  # a class found for it later
     bound = (new.get("status") or {}).get("phase") == "Bound"
     if _frozen(after, but=free, sized=not bound) != _frozen(before, but=free, sized=not bound):
+        told = difference(
+            claim_spec_of_go(before), claim_spec_of_go(_aligned(after, before, free, bound=bound))
+        )
         found.append(
             forbidden(
                 "spec",
                 "spec is immutable after creation except resources.requests and "
-                "volumeAttributesClassName for bound claims",
+                f"volumeAttributesClassName for bound claims\n{told}",
             )
         )
     given = ((old.get("status") or {}).get("capacity") or {}).get("storage")
@@ -129,7 +134,56 @@ def persistent_volume_claim_update(new: Body, old: Body) -> list[Cause]:
     if _size(after) < _size(before) and _size(after) <= (have.nanos if have is not None else 0):
         why = "field can not be less than status.capacity"
         found.append(forbidden("spec.resources.requests.storage", why))
-    return found + immutable("volumeMode", after.get("volumeMode"), before.get("volumeMode"))
+    found += immutable("volumeMode", after.get("volumeMode"), before.get("volumeMode"))
+    was, name = before.get("volumeAttributesClassName"), after.get("volumeAttributesClassName")
+    if was is not None and name != was and not name:
+        what = "nil" if name is None else "an empty string"
+        why = f"update from non-nil value to {what} is forbidden"
+        found.append(forbidden("spec.volumeAttributesClassName", why))
+    return found
+
+
+def _aligned(new: Body, old: Body, free: Sequence[str], *, bound: bool) -> Body:
+    """*new* with what may change as it was: what is left is what may not."""
+    kept = {**new, **{k: old.get(k) for k in free}}
+    size = ((old.get("resources") or {}).get("requests") or {}).get("storage")
+    if bound and size is not None:
+        resources: Body = new.get("resources") or {}
+        requests = {**(resources.get("requests") or {}), "storage": size}
+        kept["resources"] = {**resources, "requests": requests}
+    return kept
+
+
+_GROWTH = (
+    "ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress",
+    "NodeResizeInfeasible", "NodeResizePending",
+)  # fmt: skip
+
+
+def _resource_name(path: str, name: str) -> list[Cause]:
+    found = checked(path, name, names.qualified_name)
+    if not found and "/" not in name and name != "storage":
+        found.append(not_supported(path, name, ("storage",)))
+    return found
+
+
+def _growth(status: Body) -> list[Cause]:
+    """How far the growth of a claim is (KEP-1790)."""
+    found: list[Cause] = []
+    at = "status.allocatedResourceStatus"
+    for name, state in sorted((status.get("allocatedResourceStatuses") or {}).items()):
+        found += _resource_name(at, name)
+        if state not in _GROWTH:
+            found.append(not_supported(at, name, sorted(_GROWTH)))
+    at = "status.allocatedResources"
+    for name, value in sorted((status.get("allocatedResources") or {}).items()):
+        found += _resource_name(at, name)
+        read, causes = parse(f"{at}[{name}]", value)
+        found += causes
+        if read is not None and read.nanos < 0:
+            why = "must be a valid resource quantity"
+            found.append(invalid(f"{at}[{name}]", read.whole, why))
+    return found
 
 
 def persistent_volume_claim_status(new: Body, _old: Body) -> list[Cause]:
@@ -142,4 +196,4 @@ def persistent_volume_claim_status(new: Body, _old: Body) -> list[Cause]:
         if read is not None and read.nanos < 0:
             why = "must be a valid resource quantity"
             found.append(invalid(f"status.capacity[{name}]", read.whole, why))
-    return found
+    return found + _growth(new.get("status") or {})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from typing import Any
 
 from sampan.api.errors import Cause
 from sampan.api.obj import Body
 from sampan.api.rules.claims import access_modes, class_name, positive, volume_mode
+from sampan.api.rules.difference import difference, volume_source
 from sampan.api.rules.field import (
     forbidden,
     immutable,
@@ -23,6 +25,7 @@ from sampan.lib import names
 
 _RECLAIM = ("Delete", "Recycle", "Retain")
 _DRIVER_MAX = 63
+_EXPAND_SECRET = "controllerExpandSecretRef"
 _VALID = "must be a valid resource quantity"
 # Members of a PersistentVolumeSpec that name the volume itself.
 SOURCES = (
@@ -171,14 +174,51 @@ _CHECKS: dict[str, Callable[[str, Body], list[Cause]]] = {
 def persistent_volume_update(new: Body, old: Body) -> list[Cause]:
     after, before = new.get("spec") or {}, old.get("spec") or {}
     found: list[Cause] = []
+    csi, given = before.get("csi"), after.get("csi")
+    if csi and given and csi.get("controllerExpandSecretRef") is None:
+        # It may be given later.
+        after = {**after, "csi": {k: v for k, v in given.items() if k != _EXPAND_SECRET}}
     if {k: after.get(k) for k in SOURCES} != {k: before.get(k) for k in SOURCES}:
-        found.append(
-            forbidden(
-                "spec.persistentvolumesource",
-                "spec.persistentvolumesource is immutable after creation",
-            )
-        )
+        told = difference(volume_source(before), volume_source(after))
+        text = f"spec.persistentvolumesource is immutable after creation\n{told}"
+        found.append(forbidden("spec.persistentvolumesource", text))
     found += immutable("volumeMode", after.get("volumeMode"), before.get("volumeMode"))
     if before.get("nodeAffinity") is not None:
-        found += immutable("nodeAffinity", after.get("nodeAffinity"), before["nodeAffinity"])
+        found += _same_affinity(after.get("nodeAffinity"), before["nodeAffinity"])
+    attributes = "volumeAttributesClassName"
+    if before.get(attributes) is not None and after.get(attributes) is None:
+        why = "update from non-nil value to nil is forbidden"
+        found.append(forbidden(f"spec.{attributes}", why))
     return found
+
+
+# Labels of nodes that have a name of their own since they are no longer in beta.
+_GROWN_UP = {
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os": "kubernetes.io/os",
+    "beta.kubernetes.io/arch": "kubernetes.io/arch",
+}
+
+
+def _same_affinity(new: Body | None, old: Body) -> list[Cause]:
+    if new is not None and _grown_up(new, old):
+        return []
+    why = "field is immutable, except for updating from beta label to GA"
+    return [invalid("nodeAffinity", new, why)]
+
+
+def _grown_up(new: Any, old: Any) -> bool:
+    """Whether they are the same but for keys whose newer name is used."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        keys = {k for k in (*new, *old) if (new.get(k) or None) is not None or old.get(k)}
+        return all(
+            new.get(k) == _GROWN_UP.get(str(old.get(k)))
+            if k == "key" and new.get(k) != old.get(k)
+            else _grown_up(new.get(k), old.get(k))
+            for k in keys
+        )
+    if isinstance(new, list) and isinstance(old, list):
+        return len(new) == len(old) and all(_grown_up(n, o) for n, o in zip(new, old, strict=True))
+    return bool((new or None) == (old or None))
