@@ -505,3 +505,39 @@ def test_what_a_local_volume_cannot_be_is_refused_in_words(spec: Body, why: str)
     assert reason == "ProvisioningFailed"
     assert message.startswith('failed to provision volume with StorageClass "s": ')
     assert why in message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "mode", "enforced", "kind"),
+    [
+        ({}, "Filesystem", False, None),
+        ({"sizeEnforced": "true"}, "Filesystem", True, None),
+        ({"sizeEnforced": "true", "csi.storage.k8s.io/fstype": "ext4"}, "Filesystem", True, "ext4"),
+        ({"sizeEnforced": "true", "csi.storage.k8s.io/fstype": "xfs"}, "Filesystem", True, "xfs"),
+        ({"sizeEnforced": "true", "csi.storage.k8s.io/fstype": "xfs"}, "Block", True, None),
+        ({"csi.storage.k8s.io/fstype": "xfs"}, "Filesystem", False, None),
+    ],
+)
+def test_a_class_names_the_file_system(
+    parameters: Body, mode: str, enforced: bool, kind: str | None
+) -> None:
+    w = provisioning(_node("n1"), kind={"parameters": parameters}, volumeMode=mode)
+    (made,) = made_by(w)
+    assert (storage.notes_of(made).get(storage.SIZE_ENFORCED) == "true") == enforced
+    assert made["spec"]["local"].get("fsType") == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "why"),
+    [
+        ("btrfs", "1Gi", 'file system "btrfs" is not supported (there are ext4, xfs)'),
+        ("xfs", "299Mi", "a volume of xfs has at least 300Mi"),
+    ],
+)
+def test_a_file_system_that_cannot_be_made_is_refused(kind: str, size: str, why: str) -> None:
+    parameters = {"sizeEnforced": "true", "csi.storage.k8s.io/fstype": kind}
+    asked = {"requests": {"storage": size}}
+    w = provisioning(_node("n1"), kind={"parameters": parameters}, resources=asked)
+    assert made_by(w) == []
+    ((reason, text),) = w.events
+    assert reason == "ProvisioningFailed" and text.endswith(f": {why}")

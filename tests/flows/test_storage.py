@@ -369,3 +369,35 @@ def test_pods_with_claims_never_share_the_answers_of_pods_without():
                     if r == "FailedScheduling"]  # fmt: skip
 
     run(scenario)
+
+
+def test_what_drivers_of_others_write_is_kept():
+    """Their parts of the status stay through binding and growth."""
+
+    async def scenario(w: World) -> None:
+        await made(w, CLAIMS, claim(storageClassName="sampan-local-immediate"))
+        held = await phase(w, CLAIMS, "c", "default", "Bound")
+        theirs = {"currentVolumeAttributesClassName": "gold",
+                  "modifyVolumeStatus": {"status": "Pending"},
+                  "conditions": [{"type": "ModifyingVolume", "status": "True"}]}  # fmt: skip
+        await w.client.patch(CLAIMS, "c", {"status": theirs}, "default", subresource="status")
+        name = str(held.spec["volumeName"])
+        await w.client.patch(VOLUMES, name, {"status": {"reason": "Theirs"}}, subresource="status")
+        bigger = {"spec": {"resources": {"requests": {"storage": "3Gi"}}}}
+        await w.client.patch(CLAIMS, "c", bigger, "default")
+
+        async def grown() -> bool:
+            found = await w.client.get(CLAIMS, "c", "default")
+            return found.status["capacity"] == {"storage": "3Gi"}
+
+        await until(grown)
+        status = (await w.client.get(CLAIMS, "c", "default")).status
+        assert {k: status[k] for k in theirs if k != "conditions"} == {
+            k: v for k, v in theirs.items() if k != "conditions"
+        }
+        assert [c["type"] for c in status["conditions"]] == ["ModifyingVolume"]
+        assert status["allocatedResources"] == {"storage": "3Gi"}
+        assert "allocatedResourceStatuses" not in status
+        assert (await w.client.get(VOLUMES, name)).status["reason"] == "Theirs"
+
+    run(scenario)

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control import storage
-from sampan.control.plan import Action, Caches, Create, Emit, Trigger, own
+from sampan.control.facts import WARNING, Event, Facts
+from sampan.control.plan import Action, Caches, Create, Trigger, own
 from sampan.controllers.pods import owner_reference
+
+_T = "tests/flows/test_storage.py::test_ephemeral_volumes_live_and_die_with_their_pod"
+NOT_OURS = Event(WARNING, "FailedBinding", "ephemeral volume {volume}: {why}", _T)
+FACTS = Facts(
+    kind="Ephemeral volumes",
+    page="PersistentVolumeClaim",
+    controller="ephemeral-volume-controller",
+    events=(NOT_OURS,),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +78,7 @@ class EphemeralVolumes:
                 actions.append(Create(storage.CLAIMS, claim_for(view.pod, volume)))
             elif not storage.is_for_pod(held, view.pod):
                 why = storage.not_for_pod(held, view.pod)
-                text = f"ephemeral volume {volume['name']}: {why}"
-                actions.append(Emit(view.pod, "Warning", "FailedBinding", text))
+                actions.append(NOT_OURS.about(view.pod, volume=volume["name"], why=why))
         return actions
 
 

@@ -11,12 +11,43 @@ from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control import storage
+from sampan.control.facts import NORMAL, WARNING, Event, Facts, Mark
 from sampan.control.plan import Action, Caches, Create, Emit, Patch, Trigger, own
 
 _MIB = 1 << 20
 _SMALLEST = 8 * _MIB  # of an image: a file system needs some room for itself
 _SMALLEST_XFS = 300 * _MIB  # what its tools make
 _MODES = ("ReadWriteOnce", "ReadWriteOncePod")
+
+_T = "tests/controllers/test_volume_binder.py::"
+_LIFE = (
+    "tests/flows/test_storage.py::test_a_claim_that_waits_gets_its_volume_where_its_first_pod_goes"
+)
+BEGUN = Event(
+    NORMAL, "Provisioning", 'External provisioner is provisioning volume for claim "{claim}"', _LIFE
+)
+DONE = Event(NORMAL, "ProvisioningSucceeded", "Successfully provisioned volume {volume}", _LIFE)
+FAILED = Event(
+    WARNING, "ProvisioningFailed", 'failed to provision volume with StorageClass "{name}": {why}',
+    f"{_T}test_what_a_local_volume_cannot_be_is_refused_in_words",
+)  # fmt: skip
+FACTS = Facts(
+    kind="Provisioning",
+    page="PersistentVolumeClaim",
+    controller="local-provisioner",
+    events=(BEGUN, DONE, FAILED),
+    annotations=(
+        Mark(storage.PROVISIONED_BY, "PersistentVolume", "who made it", _LIFE),
+        Mark(storage.SIZE_ENFORCED, "PersistentVolume", "it is an image and not a directory",
+             f"{_T}test_a_class_names_the_file_system"),
+    ),
+    reads=(
+        Mark("parameters[sizeEnforced]", "StorageClass", "true: an image of the size asked for",
+             f"{_T}test_a_class_names_the_file_system"),
+        Mark("parameters[csi.storage.k8s.io/fstype]", "StorageClass", "ext4 (default) or xfs",
+             f"{_T}test_a_class_names_the_file_system"),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,17 +128,13 @@ class LocalProvisioner:
                 return [_failure(claim, chosen, "no node is ready and in the class's topology")]
         name = volume_name(claim)
         path = f"{claim['metadata']['namespace']}/{claim['metadata']['name']}"
-        told = f'External provisioner is provisioning volume for claim "{path}"'
         return [
-            Emit(claim, "Normal", "Provisioning", told),
+            BEGUN.about(claim, claim=path),
             Create(
                 storage.VOLUMES,
                 volume_for(claim, chosen, node),
                 failed=lambda why: [_failure(claim, chosen, why)],
-                done=lambda _made: [
-                    Emit(claim, "Normal", "ProvisioningSucceeded",
-                         f"Successfully provisioned volume {name}")
-                ],
+                done=lambda _made: [DONE.about(claim, volume=name)],
             ),
         ]  # fmt: skip
 
@@ -129,9 +156,7 @@ def volume_name(claim: Body) -> str:
 
 
 def _failure(claim: Body, storage_class: Body, why: str) -> Emit:
-    name = storage_class["metadata"]["name"]
-    text = f'failed to provision volume with StorageClass "{name}": {why}'
-    return Emit(claim, "Warning", "ProvisioningFailed", text)
+    return FAILED.about(claim, name=storage_class["metadata"]["name"], why=why)
 
 
 def _refusal(claim: Body) -> str:

@@ -13,14 +13,9 @@ from typing import Any
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control import storage
-from sampan.control.plan import Action, Caches, Emit, SetStatus, Trigger, Update, own
-
-_CLAIM_LOST = "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
-_LOST_REFERENCE = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!"
-_MISBOUND = "Two claims are bound to the same volume, this one is bound incorrectly"
-_NO_VOLUME = "no persistent volumes available for this claim and no storage class is set"
-_WAITING = "waiting for first consumer to be created before binding"
-_NO_RECYCLER = "No recycler plugin found for the volume!"
+from sampan.control.facts import Event
+from sampan.control.plan import Action, Caches, SetStatus, Trigger, Update, own
+from sampan.controllers import binder_facts as tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,12 +180,13 @@ def plan_unbound(view: ClaimView) -> Sequence[Action]:
         problem = storage.mismatch(volume, claim)
         if not problem:
             return _bind(volume, claim)
-        text = f'Cannot bind to requested volume "{volume["metadata"]["name"]}": {problem}'
-        return [Emit(claim, "Warning", "VolumeMismatch", text), *_claim_status(claim, "Pending")]
+        name = volume["metadata"]["name"]
+        told = tell.UNSUITABLE.about(claim, volume=name, problem=problem)
+        return [told, *_claim_status(claim, "Pending")]
     if storage.is_bound_to(volume, claim):
         return _bind(volume, claim)
-    text = f'volume "{volume["metadata"]["name"]}" already bound to a different claim.'
-    return [Emit(claim, "Warning", "FailedBinding", text), *_claim_status(claim, "Pending")]
+    told = tell.TAKEN.about(claim, volume=volume["metadata"]["name"])
+    return [told, *_claim_status(claim, "Pending")]
 
 
 def _without_volume(view: ClaimView, delayed: bool) -> Sequence[Action]:
@@ -200,26 +196,22 @@ def _without_volume(view: ClaimView, delayed: bool) -> Sequence[Action]:
         return [Update(storage.CLAIMS, {**claim, "spec": given})]
     pending = _claim_status(claim, "Pending")
     if delayed and storage.SELECTED_NODE not in storage.notes_of(claim):
-        reason, text = "WaitForFirstConsumer", _WAITING
-        if view.waiting:
-            plural = "s" if len(view.waiting) > 1 else ""
-            reason = "WaitForPodScheduled"
-            text = f"waiting for pod{plural} {','.join(view.waiting)} to be scheduled"
-        return [Emit(claim, "Normal", reason, text), *pending]
+        if not view.waiting:
+            return [tell.WAITS.about(claim), *pending]
+        pods = ("pods " if len(view.waiting) > 1 else "pod ") + ",".join(view.waiting)
+        return [tell.WAITS_FOR_PODS.about(claim, pods=pods), *pending]
     name = storage.class_of(claim)
     if not name:
-        return [Emit(claim, "Normal", "FailedBinding", _NO_VOLUME), *pending]
+        return [tell.NO_VOLUME.about(claim), *pending]
     if view.storage_class is None:
-        text = f'storageclass.storage.k8s.io "{name}" not found'
-        return [Emit(claim, "Warning", "ProvisioningFailed", text), *pending]
+        return [tell.NO_CLASS.about(claim, name=name), *pending]
     return [*_ask(claim, str(view.storage_class.get("provisioner") or "")), *pending]
 
 
 def _ask(claim: Body, provisioner: str) -> Sequence[Action]:
     """Tell a provisioner that this claim is its own to serve."""
     if provisioner.startswith("kubernetes.io/"):
-        text = f"no volume plugin matched name: {provisioner}"
-        return [Emit(claim, "Warning", "ProvisioningFailed", text)]
+        return [tell.NO_PLUGIN.about(claim, provisioner=provisioner)]
     wanted = {
         storage.STORAGE_PROVISIONER: provisioner,
         storage.BETA_STORAGE_PROVISIONER: provisioner,
@@ -228,29 +220,24 @@ def _ask(claim: Body, provisioner: str) -> Sequence[Action]:
     actions: list[Action] = []
     if notes != storage.notes_of(claim):
         actions.append(Update(storage.CLAIMS, _noted(claim, notes)))
-    text = (
-        f"Waiting for a volume to be created either by the external provisioner '{provisioner}' "
-        "or manually by the system administrator. If volume creation is delayed, please verify "
-        "that the provisioner is running and correctly registered."
-    )
-    return [*actions, Emit(claim, "Normal", "ExternalProvisioning", text)]
+    return [*actions, tell.EXTERNAL.about(claim, provisioner=provisioner)]
 
 
 def plan_bound(view: ClaimView) -> Sequence[Action]:
     claim, volume = view.claim, view.volume
     if not claim["spec"].get("volumeName"):
-        return _lost(claim, "ClaimLost", _LOST_REFERENCE)
+        return _lost(claim, tell.LOST_REFERENCE)
     if volume is None:
-        return _lost(claim, "ClaimLost", _CLAIM_LOST)
+        return _lost(claim, tell.LOST)
     ref = volume["spec"].get("claimRef")
     if not ref or ref.get("uid") == claim["metadata"]["uid"]:
         return _bind(volume, claim)
-    return _lost(claim, "ClaimMisbound", _MISBOUND)
+    return _lost(claim, tell.MISBOUND)
 
 
-def _lost(claim: Body, reason: str, text: str) -> Sequence[Action]:
+def _lost(claim: Body, event: Event) -> Sequence[Action]:
     actions = _claim_status(claim, "Lost")
-    return [*actions, Emit(claim, "Warning", reason, text)] if actions else []
+    return [*actions, event.about(claim)] if actions else []
 
 
 def _bind(volume: Body, claim: Body) -> Sequence[Action]:
@@ -325,13 +312,9 @@ def plan_volume(view: VolumeView) -> Sequence[Action]:
             return []  # half way: the claim's own plan goes on
         other = claim["metadata"]["name"]
         return [
-            Emit(volume, "Warning", "VolumeMismatch",
-                 f'Cannot bind PersistentVolume to requested PersistentVolumeClaim "{other}" due '
-                 "to incompatible volumeMode."),
-            Emit(claim, "Warning", "VolumeMismatch",
-                 f'Cannot bind PersistentVolume "{name}" to requested PersistentVolumeClaim due '
-                 "to incompatible volumeMode."),
-        ]  # fmt: skip
+            tell.WRONG_MODE_OF_CLAIM.about(volume, claim=other),
+            tell.WRONG_MODE.about(claim, volume=name),
+        ]
     if held == name:
         return _volume_status(volume, "Bound")
     # The claim was served by another volume.
@@ -361,21 +344,15 @@ def _release(volume: Body) -> Sequence[Action]:
     if policy == "Recycle":
         # Deprecated upstream, where a pod of its own empties the volume; refused in words here.
         return [
-            *_volume_status(volume, "Failed", message=_NO_RECYCLER),
-            Emit(volume, "Warning", "VolumeFailedRecycle", _NO_RECYCLER),
+            *_volume_status(volume, "Failed", message=tell.NO_RECYCLER.text),
+            tell.NO_RECYCLER.about(volume),
         ]
     by = storage.notes_of(volume).get(storage.PROVISIONED_BY, "")
     if by and not by.startswith("kubernetes.io/"):
         return []  # whoever made it deletes it
     name = volume["metadata"]["name"]
-    text = (
-        f'error getting deleter volume plugin for volume "{name}": no deletable volume plugin '
-        "matched"
-    )
-    return [
-        *_volume_status(volume, "Failed", message=text),
-        Emit(volume, "Warning", "VolumeFailedDelete", text),
-    ]
+    told = tell.NO_DELETER.about(volume, volume=name)
+    return [*_volume_status(volume, "Failed", message=told.message), told]
 
 
 def _volume_status(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control import growth, storage
-from sampan.control.facts import NORMAL, Event
+from sampan.control.facts import NORMAL, Event, Facts
 from sampan.control.plan import Action, Caches, SetStatus, Trigger, Update, own
 from sampan.controllers.local_provisioner import rounded
 from sampan.lib.clock import rfc3339
@@ -39,7 +39,12 @@ REQUIRED = Event(
 PENDING_TEXT = (
     "Waiting for user to (re-)start a pod to finish file system resize of volume on node."
 )
-EVENTS = (EXTERNAL, RESIZING, DONE, REQUIRED)
+FACTS = Facts(
+    kind="Growth",
+    page="PersistentVolumeClaim",
+    controller="expand-controller",
+    events=(EXTERNAL, RESIZING, DONE, REQUIRED),
+)
 
 
 @dataclass(frozen=True, slots=True)

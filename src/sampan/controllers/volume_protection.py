@@ -7,11 +7,37 @@ from dataclasses import dataclass
 
 from sampan.api.obj import Body, Key, Obj
 from sampan.control import storage
+from sampan.control.facts import Facts, Mark
 from sampan.control.plan import Action, Caches, Trigger, Update, own
 from sampan.controllers.volume_binder import pod_claims
 
 PVC_FINALIZER = "kubernetes.io/pvc-protection"
 PV_FINALIZER = "kubernetes.io/pv-protection"
+_T = "tests/flows/test_storage.py::"
+FACTS = (
+    Facts(
+        kind="Protection",
+        page="PersistentVolumeClaim",
+        controller="pvc-protection-controller",
+        reads=(
+            Mark(PVC_FINALIZER, "PersistentVolumeClaim",
+                 "finalizer of every claim (by admission); taken away when it is deleted and no "
+                 "pod that has a node names it",
+                 f"{_T}test_a_claim_in_use_stays_until_its_pod_is_gone"),
+        ),
+    ),
+    Facts(
+        kind="Protection of volumes",
+        page="PersistentVolume",
+        controller="pv-protection-controller",
+        reads=(
+            Mark(PV_FINALIZER, "PersistentVolume",
+                 "finalizer of every volume (by admission); taken away when it is deleted and not "
+                 "bound",
+                 f"{_T}test_a_retained_volume_is_released_and_a_lost_one_leaves_its_claim_lost"),
+        ),
+    ),
+)  # fmt: skip
 
 
 def _without(resource: str, body: Body, finalizer: str) -> Update:
