@@ -106,6 +106,34 @@ def test_data_sources_mirror_each_other():
     assert body["spec"]["dataSourceRef"] == {"kind": "PersistentVolumeClaim", "name": "a"}
 
 
+@pytest.mark.parametrize(
+    ("spec", "source", "ref"),
+    [
+        ({"dataSource": {"kind": "Book", "name": "a", "apiGroup": "x.org"}}, None, None),
+        (
+            {"dataSourceRef": {"kind": "Book", "name": "a", "apiGroup": "x.org"}},
+            {"kind": "Book", "name": "a", "apiGroup": "x.org"},
+            {"kind": "Book", "name": "a", "apiGroup": "x.org"},
+        ),
+        (
+            {"dataSource": {"kind": "VolumeSnapshot", "name": "a",
+                            "apiGroup": "snapshot.storage.k8s.io"}},
+            {"kind": "VolumeSnapshot", "name": "a", "apiGroup": "snapshot.storage.k8s.io"},
+            {"kind": "VolumeSnapshot", "name": "a", "apiGroup": "snapshot.storage.k8s.io"},
+        ),
+        (
+            {"dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "a", "namespace": "other"}},
+            {"kind": "PersistentVolumeClaim", "name": "a"},
+            {"kind": "PersistentVolumeClaim", "name": "a"},
+        ),
+    ],
+)  # fmt: skip
+def test_which_data_sources_are_kept(spec: Any, source: Any, ref: Any) -> None:
+    body = merged(CLAIM, {"spec": spec})
+    REGISTRY.get("persistentvolumeclaims").rules.prepare_create(body)
+    assert (body["spec"].get("dataSource"), body["spec"].get("dataSourceRef")) == (source, ref)
+
+
 BOUND = merged(
     CLAIM,
     {"spec": {"volumeName": "v", "storageClassName": "s"},

@@ -170,6 +170,8 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
     first = starts(old)
     assert len(first["plain"]) == len(first["sized"]) == 1
     claims = {c["metadata"]["name"]: c for c in old.get("pvc")["items"]}
+    old.kubectl("expose", "deploy/front", "--name", "door", "--type", "NodePort", "--port", "80")
+    addresses = services(old)
     token = old.kubectl("create", "token", "default").strip()
 
     # The loss of the Redis' pod.
@@ -190,6 +192,7 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
     # A snapshot while it runs; then everything is killed, containers and nodes too.
     file = tmp_path / "life.snapshot"
     seen = visits(old)
+    volumes = [v["metadata"]["name"] for v in old.get("pv")["items"]]
     old.sampan("snapshot", "save", str(file), "--volumes")
     pids = json.loads(old.sampan("status", "-o", "json"))["pids"]
     for pid in pids:
@@ -222,8 +225,25 @@ def test_data_outlives_everything(clusters: tuple[Cluster, Cluster], tmp_path: P
     for name, claim in claims.items():
         assert back[name]["metadata"]["uid"] == claim["metadata"]["uid"]
         assert back[name]["spec"] == claim["spec"]
+    assert services(new) == addresses
+    # What is given out now collides with nothing that was given out then.
+    new.kubectl("expose", "deploy/front", "--name", "more", "--type", "NodePort", "--port", "80")
+    more = services(new).pop("more")
+    assert not set(more) & {a for given in addresses.values() for a in given}
+    assert [v["metadata"]["name"] for v in new.get("pv")["items"]] == volumes
     assert authority(old) == authority(new)
     assert who(new, token) == "system:serviceaccount:default:default"
+
+
+def services(c: Cluster) -> dict[str, list[str]]:
+    """The addresses and node ports each Service holds."""
+    return {
+        s["metadata"]["name"]: [
+            *(a for a in s["spec"].get("clusterIPs", ()) if a != "None"),
+            *(str(p["nodePort"]) for p in s["spec"]["ports"] if p.get("nodePort")),
+        ]
+        for s in c.get("svc")["items"]
+    }
 
 
 def visits(c: Cluster) -> int:

@@ -242,3 +242,11 @@ def test_data_outlives_process_pod_and_node(three: Cluster) -> None:
     next_visit(c, seen, away)
     refused = sampan("node", "rm", lost, "--data-dir", str(c.data_dir), check=False)
     assert refused.returncode == 1 and "has 1 volume(s)" in refused.stderr
+
+    # Its end, told in so many words: the data goes with it.
+    c.sampan("node", "rm", "--purge", lost)
+    c.until("the claim has lost its volume", lambda: c.get("pvc", "data-db-0")["status"][
+        "phase"] == "Lost")  # fmt: skip
+    assert lost not in c.kubectl("get", "nodes", "-o", "name")
+    assert c.get("pv")["items"] == []
+    assert not (DataDir(c.data_dir).volumes / lost).exists()

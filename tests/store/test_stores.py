@@ -336,3 +336,50 @@ def test_a_backup_is_the_store_as_of_one_revision(tmp_path: Path) -> None:
         await copy.close()
 
     asyncio.run(main())
+
+
+def test_a_copy_under_load_is_a_state_that_was(tmp_path: Path) -> None:
+    """Of a writer that goes on: everything it had before some moment, and nothing after it."""
+
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "store", volatile=VOLATILE)
+        stop, counts = False, [0, 0, 0]
+
+        async def write(who: int) -> None:
+            while not stop:
+                i = counts[who]
+                # Two keys in one commit: never one without the other.
+                await store.commit(
+                    Put(f"a/{who}/{i:06}", b"x", expect=0), Put(f"b/{who}/{i:06}", b"x", expect=0)
+                )
+                counts[who] = i + 1
+                await store.commit(Put(f"events/{who}", str(i).encode()))
+
+        writers = [asyncio.create_task(write(w)) for w in range(3)]
+        copies = []
+        for n in range(5):
+            while min(counts) < 10 * (n + 1):
+                await asyncio.sleep(0)
+            before = [*counts]
+            await store.backup(tmp_path / f"copy{n}.db")
+            copies.append((before, [*counts], store.revision))
+        stop = True
+        await asyncio.gather(*writers)
+        await store.close()
+        for n, (before, after, revision) in enumerate(copies):
+            place = tmp_path / f"again{n}"
+            place.mkdir()
+            (tmp_path / f"copy{n}.db").rename(place / "state.db")
+            again = await SqliteStore.open(place, volatile=VOLATILE)
+            for who in range(3):
+                held = [r.key for r in (await again.range(f"a/{who}/")).records]
+                assert held == [f"a/{who}/{i:06}" for i in range(len(held))]
+                twins = [
+                    r.key.replace("b/", "a/") for r in (await again.range(f"b/{who}/")).records
+                ]
+                assert twins == held
+                assert before[who] <= len(held) <= after[who] + 1
+            assert max(r.revision for r in (await again.range("a/")).records) <= revision
+            await again.close()
+
+    asyncio.run(main())

@@ -166,10 +166,15 @@ def _add_volumes(tar: tarfile.TarFile, where: DataDir, scratch: Path, *, running
             if path.suffix == ".img":
                 copy = scratch / path.name
                 with _standstill(nodes.get(node.name, 0), path.with_suffix("")):
-                    subprocess.run(
-                        ["cp", "--sparse=always", str(path), str(copy)], check=True,
-                        capture_output=True,
+                    done = subprocess.run(
+                        ["cp", "--sparse=always", str(path), str(copy)],
+                        capture_output=True, text=True,
                     )  # fmt: skip
+                if done.returncode:
+                    copy.unlink(missing_ok=True)
+                    if not path.exists():
+                        continue  # it was deleted just now
+                    raise Failed(f"cannot copy {path.name}: {done.stderr.strip()}")
                 tar.add(copy, name, recursive=False)
                 copy.unlink()
             elif path.suffix == ".grow" or (path.is_dir() and not _image_of(path).exists()):

@@ -106,14 +106,33 @@ def _same_source(spec: Body) -> None:
         spec["dataSource"] = {k: v for k, v in ref.items() if k != "namespace"}
 
 
+_OLD_KINDS = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+
+
+def _known_source(spec: Body, before: Body) -> None:
+    """``dataSource`` names claims and snapshots only: any other kind is ignored, as before there
+    was ``dataSourceRef``. Another namespace is for a feature that is off (alpha upstream)."""
+    source = spec.get("dataSource")
+    if source and not before.get("dataSource"):
+        if (source.get("apiGroup") or "", source.get("kind")) not in _OLD_KINDS:
+            del spec["dataSource"]
+    ref = spec.get("dataSourceRef")
+    if isinstance(ref, dict) and not (before.get("dataSourceRef") or {}).get("namespace"):
+        ref.pop("namespace", None)
+
+
 def create_claim(body: Body) -> None:
     body["status"] = {"phase": "Pending"}
-    _same_source(body.get("spec") or {})
+    spec: Body = body.get("spec") or {}
+    _known_source(spec, {})
+    _same_source(spec)
 
 
 def update_claim(new: Body, old: Body) -> None:
     keep_status(new, old)
-    _same_source(new.get("spec") or {})
+    spec: Body = new.get("spec") or {}
+    _known_source(spec, old.get("spec") or {})
+    _same_source(spec)
 
 
 def create_attachment(body: Body) -> None:
