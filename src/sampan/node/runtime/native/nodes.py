@@ -351,20 +351,20 @@ def _end(root: Path, name: str, held: dict[str, int] | None, space: Space) -> No
     from sampan.node.runtime.native import cgroups
 
     home = root / "run" / name
-    killed: set[int] = set()
+    killed: dict[int, int] = {}
     for last in (False, True):
         recorded = _pauses(home.glob("sandboxes/*"))
         if held is not None:
             recorded.append((held["pid"], held["ticks"]))
         for uid in {_sandbox(p).get("spec", {}).get("uid", "") for p in home.glob("sandboxes/*")}:
             for pid in cgroups.procs(f"{cluster_id(root)}/pod{uid}") if uid else ():
+                killed[pid] = started_at(pid)
                 _kill(pid)
-                killed.add(pid)
         _kill_recorded(recorded)
-        killed |= {pid for pid, _ in recorded} | _kill_monitors(home)
+        killed |= dict(recorded) | _kill_monitors(home)
         if not last:
             space.close(wait=True)
-    _wait_until_gone(recorded)
+    _wait_until_gone([*killed.items()])
     for pid in killed:  # those that are our children by now would stay as zombies
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
@@ -391,13 +391,13 @@ def _kill_recorded(recorded: Iterable[tuple[int, int]]) -> None:
 
 def _wait_until_gone(recorded: Sequence[tuple[int, int]]) -> None:
     deadline = time.monotonic() + 5
-    while any(started_at(p) == t for p, t in recorded) and time.monotonic() < deadline:
+    while any(t and started_at(p) == t for p, t in recorded) and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
-def _kill_monitors(home: Path) -> set[int]:
-    """Monitors of containers below *home*: their command line names it."""
-    killed = set()
+def _kill_monitors(home: Path) -> dict[int, int]:
+    """Monitors of containers below *home*: their command line names it. With their start times."""
+    killed = {}
     marked = f"{home.resolve()}/".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -406,8 +406,8 @@ def _kill_monitors(home: Path) -> set[int]:
             except OSError:
                 continue
             if b"conmon" in line.split(b"\0")[0] and marked in line:
+                killed[int(entry.name)] = started_at(int(entry.name))
                 _kill(int(entry.name))
-                killed.add(int(entry.name))
     return killed
 
 
