@@ -30,6 +30,7 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self.store = root / "store"
         self._ballast = root / "ballast"
+        self._ballast.write_bytes(bytes(SIZE // 2))  # of others
 
     def fill(self) -> None:
         with self._ballast.open("ab", buffering=0) as file:

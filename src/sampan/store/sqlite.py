@@ -14,6 +14,7 @@ is there can still be changed and deleted, out of a reserve, which is how room i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -51,7 +52,6 @@ _RESERVE = 2 << 20  # bytes
 _CHUNK = 256 << 10  # bytes by which the file grows ahead
 _LAST = 8  # free pages that are left for what only changes or goes
 _PAGE = 4096  # bytes, SQLite's own choice
-_SOON = 100  # revisions after opening: a start is not kept up
 _FULL = "database or disk is full"
 
 
@@ -91,7 +91,6 @@ class SqliteStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._draining: asyncio.Task[None] | None = None
         self._closed = False
-        self._opened = hub.revision
         self._file = file  # of the database; closing it earlier would drop SQLite's locks
         self._full = False
         self._has_reserve = db.execute("SELECT 1 FROM reserve").fetchone() is not None
@@ -183,7 +182,8 @@ class SqliteStore:
         try:
             while self._line:
                 if self._full:
-                    await loop.run_in_executor(self._writer, self._make_room, 0)
+                    with contextlib.suppress(sqlite3.Error):  # then it is as full as it was
+                        await loop.run_in_executor(self._writer, self._make_room, 0)
                 batch = tuple(self._line)
                 fit = self._fitting(batch)
                 changes = [c for p in fit if p.durable for c in p.changes]
@@ -235,10 +235,9 @@ class SqliteStore:
     ) -> None:
         """One transaction, in the writer's thread. Raises sqlite3.Error, Unwritable."""
         final: dict[str, Record | None] = {**lazy, **{c.key: c.record for c in changes}}
-        if newest > self._opened + _SOON:
-            grown = sum(len(r.value) for r in final.values() if r is not None)
-            grown -= sum(len(c.previous.value) for c in changes if c.previous is not None)
-            self._make_room(max(0, grown) // _PAGE + len(changes) // 8)
+        grown = sum(len(r.value) for r in final.values() if r is not None)
+        grown -= sum(len(c.previous.value) for c in changes if c.previous is not None)
+        self._make_room(max(0, grown) // _PAGE + len(changes) // 8)
         try:
             self._transact(final, newest)
         except sqlite3.OperationalError as e:
@@ -272,30 +271,45 @@ class SqliteStore:
         db = self._db
         (free,) = db.execute("PRAGMA freelist_count").fetchone()
         (held,) = db.execute("PRAGMA page_count").fetchone()
-        needed = (held + max(0, pages - free)) * _PAGE
         try:
-            if os.fstat(self._file).st_size < needed:
-                os.posix_fallocate(self._file, 0, needed + _CHUNK)
+            self._grow(held + max(0, pages - free))
             if not self._has_reserve:
-                self._put_by(held)
+                self._put_by(held, free - pages)
         except (OSError, sqlite3.Error) as e:
             if not self._full:
                 log.error("nothing new can be stored: %s", e)
             self._full = True
-            if self._has_reserve:
-                db.execute("DELETE FROM reserve")
-                self._has_reserve = False
-                (free,) = db.execute("PRAGMA freelist_count").fetchone()
+            free = self._release(free)
             if pages > max(0, free - _LAST):
                 raise Unwritable(_FULL) from e
         else:
             self._full = False
 
-    def _put_by(self, pages: int) -> None:
-        """Room for bad times, in the file (of so many pages now) and in its log."""
+    def _release(self, free: int) -> int:
+        """Use the reserve; how many pages are free then."""
+        db = self._db
+        if self._has_reserve:
+            try:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")  # the log begins anew: it has no room
+                db.execute("DELETE FROM reserve")
+            except sqlite3.Error as e:
+                log.error("the reserve cannot be used: %s", e)
+                return free
+            self._has_reserve = False
+            (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        return free
+
+    def _grow(self, pages: int) -> None:
+        """The disk has given the file so many pages. Raises OSError."""
+        if os.fstat(self._file).st_size < pages * _PAGE:
+            os.posix_fallocate(self._file, 0, pages * _PAGE + _CHUNK)
+
+    def _put_by(self, held: int, free: int) -> None:
+        """Room for bad times, in the file (held: its pages, free: those of them that are) and in
+        its log."""
         db = self._db
         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        os.posix_fallocate(self._file, 0, pages * _PAGE + _RESERVE + _CHUNK)
+        self._grow(held + max(0, _RESERVE // _PAGE + _LAST - free))
         db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (_RESERVE,))
         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._has_reserve = True
@@ -346,12 +360,39 @@ def _is_full(error: Exception) -> bool:
     return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL)
 
 
+def _create(path: Path) -> None:
+    """An empty store with its reserve, whole or not at all. Raises sqlite3.Error."""
+    part = path.with_name(path.name + ".new")
+    part.unlink(missing_ok=True)
+    db = sqlite3.connect(part, isolation_level=None)
+    try:
+        # Nothing to keep yet: one write, without journal and without waiting for each page.
+        for statement in ("PRAGMA journal_mode=OFF", "PRAGMA synchronous=OFF", *_SCHEMA):
+            db.execute(statement)
+        db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (_RESERVE,))
+    finally:
+        db.close()
+    part.replace(path)
+
+
+def _allocate_log(path: Path) -> None:
+    """The log may become so large on a full disk, too; what is not written is no entry of it."""
+    file = os.open(path.with_name(path.name + "-wal"), os.O_RDWR)
+    try:
+        os.posix_fallocate(file, 0, _RESERVE)
+    except OSError as e:
+        log.warning("the disk is full: %s", e)
+    finally:
+        os.close(file)
+
+
 def _load(path: Path) -> tuple[sqlite3.Connection, Hub, int]:
-    new = not path.exists() or path.stat().st_size == 0
+    if not path.exists() or path.stat().st_size == 0:
+        _create(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         (application,) = db.execute("PRAGMA application_id").fetchone()
-        if not new and application != _APPLICATION:
+        if application != _APPLICATION:
             raise Corrupt(f"{path} is not a database of sampan")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
@@ -369,6 +410,7 @@ def _load(path: Path) -> tuple[sqlite3.Connection, Hub, int]:
         revision = max(newest, row[0] if row else 1)
         reserved = revision + _BLOCK
         db.execute("INSERT OR REPLACE INTO meta VALUES ('reserved', ?)", (reserved,))
+        _allocate_log(path)
     except BaseException:
         db.close()
         raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from sampan.node.runtime.base import (
     SandboxState,
 )
 
+log = logging.getLogger("sampan.node")
+
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file; None where there is none, or half of one."""
@@ -32,8 +36,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace the file at once; any thread may. Dataclasses are objects."""
     part = path.with_name(f".{path.name}.{threading.get_ident()}")
-    part.write_bytes(orjson.dumps(value))
-    part.replace(path)
+    try:
+        part.write_bytes(orjson.dumps(value))
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _noting(save: Callable[[], None]) -> None:
+    try:
+        save()
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        log.warning("the disk is full: %s", e)
 
 
 class Sandbox:
@@ -66,6 +83,10 @@ class Sandbox:
         sandbox.pid, sandbox.ticks = state["pid"], state["ticks"]
         sandbox.created_at, sandbox.stopped = state["created_at"], state["stopped"]
         return sandbox
+
+    def note(self) -> None:
+        """Save where the disk has room: what changed is found out again, or done again."""
+        _noting(self.save)
 
     def save(self) -> None:
         write_json(self.path / "state.json", {
@@ -131,6 +152,10 @@ class Container:
             container.ended.set()
         return container
 
+    def note(self) -> None:
+        """As of a sandbox."""
+        _noting(self.save)
+
     def save(self) -> None:
         if not self.path.is_dir():
             return  # removed in the meantime
@@ -173,7 +198,7 @@ class Container:
         """Nobody knows how it ended: its monitor is gone."""
         self.finished_at, self.exit_code, self.reason = now, 137, "ContainerStatusUnknown"
         self.ended.set()
-        self.save()
+        self.note()
 
     def state(self) -> ContainerState:
         if self.finished_at:

@@ -93,6 +93,7 @@ class NativeRuntime:
         for name in ("sandboxes", "oci"):
             (self._root / name).mkdir(parents=True, exist_ok=True)
         self._images.prepare()
+        await self._space.run(self._prepare_scratch)
         for path in sorted((self._root / "sandboxes").iterdir()):
             state = read_json(path / "state.json")
             if state is None:
@@ -111,13 +112,24 @@ class NativeRuntime:
                     self._adopt(Container.load(sub.parent, held, sandbox))
         await asyncio.gather(*(self._guard(s) for s in self._sandboxes.values() if s.ready))
 
+    @property
+    def _scratch(self) -> Path:
+        return self._root / "scratch"
+
+    def _prepare_scratch(self) -> None:
+        """Small files of a moment, in the node's memory: probes and exec go on on a full disk."""
+        self._scratch.mkdir(exist_ok=True)
+        if not os.path.ismount(self._scratch):
+            flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+            kernel.mount("scratch", str(self._scratch), "tmpfs", flags, "size=16m,mode=0700")
+
     def _adopt(self, container: Container) -> None:
         self._containers[container.id] = container
         container.sandbox.containers[container.id] = container
         if container.finished_at:
             return
         if container.read_exit():
-            container.save()
+            container.note()
         elif container.has_monitor():
             self._watch_monitor(container)
         elif container.started_at:
@@ -159,7 +171,7 @@ class NativeRuntime:
                 # Nobody watches what may run still: a next attempt must not run beside it.
                 self._kill_all(container)
                 container.lost(self._clock.now())
-            container.save()
+            container.note()
             container.ended.set()
             self._exits.put_nowait(container.sandbox.id)
 
@@ -271,7 +283,7 @@ class NativeRuntime:
         if not sandbox.spec.host_network:
             await self._space.run(unplug, sandbox.ips)
             self._give_back(sandbox.ips)
-        sandbox.save()
+        sandbox.note()
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.get(sandbox_id)
@@ -372,7 +384,7 @@ class NativeRuntime:
     def _start(self, container: Container) -> subprocess.CompletedProcess[bytes]:
         done = oci(self._oci, "start", container.id)
         if not done.returncode:
-            container.save()
+            container.note()
         return done
 
     def _container(self, container_id: str) -> Container:
@@ -438,7 +450,7 @@ class NativeRuntime:
         )
         if tty and not any(e.startswith("TERM=") for e in body["env"]):
             body["env"].append("TERM=xterm")
-        fd, path = tempfile.mkstemp(prefix="exec-", suffix=".json", dir=container.path)
+        fd, path = tempfile.mkstemp(prefix="exec-", suffix=".json", dir=self._scratch)
         with open(fd, "w") as f:
             json.dump(body, f)
         return path
