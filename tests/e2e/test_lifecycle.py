@@ -262,3 +262,90 @@ def test_demo_images_go_to_the_cluster_that_is_named(cluster: Cluster) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "loaded docker.io/library/nginx:1.16.1" in done.stdout
+
+
+NAMESPACE = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: sized}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: sampan-local-sized
+  resources: {requests: {storage: 16Mi}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: hooks}
+spec:
+  terminationGracePeriodSeconds: 3
+  initContainers:
+  - {name: side, image: busybox, imagePullPolicy: IfNotPresent, restartPolicy: Always, command: [sleep, "1000"]}
+  containers:
+  - name: c
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "trap '' TERM; while true; do sleep 0.2; done"]
+    lifecycle: {preStop: {exec: {command: [sleep, "1"]}}}
+    readinessProbe: {exec: {command: [sleep, "5"]}, periodSeconds: 1}
+    volumeMounts: [{name: v, mountPath: /v}, {name: m, mountPath: /m}]
+  - {name: crash, image: busybox, imagePullPolicy: IfNotPresent, command: [sh, -c, "exit 1"]}
+  volumes:
+  - {name: v, persistentVolumeClaim: {claimName: sized}}
+  - {name: m, emptyDir: {medium: Memory}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: stuck}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+  - {name: c, image: busybox, imagePullPolicy: IfNotPresent, volumeMounts: [{name: v, mountPath: /v}]}
+  volumes: [{name: v, configMap: {name: absent}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: no-image}
+spec: {terminationGracePeriodSeconds: 2, containers: [{name: c, image: "nosuch:1"}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: job}
+spec:
+  parallelism: 2
+  completions: 4
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 2
+      containers: [{name: c, image: busybox, imagePullPolicy: IfNotPresent, command: [sh, -c, "sleep 2; exit 1"]}]
+"""  # noqa: E501
+
+
+def test_a_namespace_goes_though_its_daemon_and_processes_are_killed(own: Cluster) -> None:
+    """Everything awkward at once, and in the midst of the deletion a kill -9 of the daemon, of a
+    container and of a pause."""
+    own.kubectl("create", "ns", "gone")
+    own.kubectl("apply", "-n", "gone", "-f", "-", stdin=NAMESPACE)
+    own.until("its pod runs", lambda: own.get("pod", "-n", "gone", "hooks")["status"].get(
+        "phase") == "Running")  # fmt: skip
+    rows = {r["container"]: r["pid"] for r in json.loads(own.sampan("ps", "-o", "json"))
+            if r["pod"] == "hooks"}  # fmt: skip
+    held = subprocess.Popen(
+        own.kubectl_command("exec", "-n", "gone", "hooks", "-c", "c", "--", "sleep", "500"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own.env,
+    )  # fmt: skip
+    try:
+        own.kubectl("delete", "ns", "gone", "--wait=false")
+        (main,) = status(own)["mainPids"]
+        os.kill(main, signal.SIGKILL)
+        own.until("the daemon is gone", lambda: not alive(main))
+        os.kill(rows["side"], signal.SIGKILL)
+        os.kill(rows["POD"], signal.SIGKILL)
+        up(own.data_dir, own.kubeconfig)
+        own.until("the namespace is gone", lambda: "NotFound" in own.kubectl(
+            "get", "ns", "gone", check=False), timeout=90)  # fmt: skip
+    finally:
+        held.kill()
+        held.wait()
+    assert containers(own) == {}
+    own.until("its volume, too", lambda: own.get("pv")["items"] == [])
