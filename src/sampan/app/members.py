@@ -17,6 +17,7 @@ from sampan.app.control_plane import ADMIN, ControlPlane, controller_user, node_
 from sampan.app.node_network import NodeNetwork
 from sampan.control import storage
 from sampan.controllers.local_provisioner import LocalProvisioner
+from sampan.controllers.volume_protection import PV_FINALIZER
 from sampan.lib.addressing import DEFAULT, Plan
 from sampan.lib.clock import Clock
 from sampan.lib.datadir import DataDir
@@ -257,9 +258,9 @@ class Members:
         """Its objects and files go. Claims of its volumes become Lost, as upstream's do."""
         client = self._plane.client(ADMIN)
         for volume in volumes:
-            kept = [
-                f for f in volume.meta.get("finalizers") or () if f != storage.DELETION_FINALIZER
-            ]
+            # Nobody could wait for it any more: not its claim, and not the node that had it.
+            ours = (storage.DELETION_FINALIZER, PV_FINALIZER)
+            kept = [f for f in volume.meta.get("finalizers") or () if f not in ours]
             await _ignoring(404, client.delete(storage.VOLUMES, volume.name))
             patch = {"metadata": {"finalizers": kept or None}}
             await _ignoring(404, client.patch(storage.VOLUMES, volume.name, patch))
