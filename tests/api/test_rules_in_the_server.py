@@ -97,11 +97,11 @@ def test_of_a_pod_only_little_may_change():
 def test_fields_nobody_acts_on_are_told():
     async def scenario(client: Client) -> None:
         body = copy.deepcopy(POD)
-        body["spec"]["runtimeClassName"] = "other"
+        body["spec"]["imagePullSecrets"] = [{"name": "s"}]
         call = Call(verb="create", resource="pods", namespace="default", body=body)
         await client.transport.call(call)
         assert call.warnings == [
-            "spec.runtimeClassName: accepted and stored, but not fully acted on yet"
+            "spec.imagePullSecrets: accepted and stored, but not fully acted on yet"
         ]
 
     with_server(scenario)

@@ -115,6 +115,42 @@ def _ready(pod: Obj) -> bool:
     )
 
 
+def test_a_pod_is_run_by_the_handler_of_its_class(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cluster(tmp_path) as c:
+            classes = "runtimeclasses.node.k8s.io"
+            for name, handler in (("other", "runc"), ("none", "kata"), ("gone", "runc")):
+                await c.admin.create(classes, {"metadata": {"name": name}, "handler": handler})
+            container = {"name": "a", "image": "nginx"}
+            await c.run("web", container, runtimeClassName="other")
+            await c.until("web", _ready)
+            (box,) = [b for b in c.runtime._sandboxes.values() if b.spec.name == "web"]
+            assert box.spec.handler == "runc"
+
+            async def told(text: str) -> None:
+                async with asyncio.timeout(20):
+                    while True:
+                        events = await c.admin.list("events", "default")
+                        if any(text in e.body["message"] for e in events.items):
+                            return
+                        await asyncio.sleep(0.02)
+
+            await c.run("odd", container, runtimeClassName="none")
+            await told(
+                "Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "
+                '"kata" is configured'
+            )
+            body = {"metadata": {"name": "late", "namespace": "default"}, "spec": {
+                "containers": [container], "runtimeClassName": "gone"}}  # fmt: skip
+            await c.admin.create("pods", body, "default")
+            await c.admin.delete(classes, "gone")
+            bound = {"metadata": {"name": "late"}, "target": {"kind": "Node", "name": "n1"}}
+            await c.admin.create("pods", bound, "default", name="late", subresource="binding")
+            await told('failed to get RuntimeClass "gone": runtimeclasses.node.k8s.io "gone" not')
+
+    asyncio.run(body())
+
+
 def test_a_pod_from_creation_to_removal(tmp_path: Path) -> None:
     async def body() -> None:
         async with cluster(tmp_path) as c:

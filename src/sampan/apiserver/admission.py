@@ -13,6 +13,7 @@ from sampan.apiserver.ingress_admission import DefaultIngressClass
 from sampan.apiserver.limit_admission import LimitRanger
 from sampan.apiserver.pages import obj_of
 from sampan.apiserver.quota_admission import ResourceQuota
+from sampan.apiserver.runtime_class_admission import RuntimeClasses
 from sampan.apiserver.stages import Write
 from sampan.apiserver.storage_admission import (
     DefaultStorageClass,
@@ -215,5 +216,6 @@ def builtin() -> tuple[_Plugin, ...]:
         NamespaceLifecycle(), LimitRanger(), ServiceAccounts(), DefaultTolerations(), Priority(),
         Escalation(),
         StorageObjectInUseProtection(), DefaultStorageClass(), PersistentVolumeClaimResize(),
-        PhaseTransitions(), CertificateRequests(), DefaultIngressClass(), ResourceQuota(),
+        PhaseTransitions(), RuntimeClasses(), CertificateRequests(), DefaultIngressClass(),
+        ResourceQuota(),
     )  # fmt: skip

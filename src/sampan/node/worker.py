@@ -229,6 +229,7 @@ class PodWorker:
                 node_name=self.around.node_name,
                 log_dir=self._log_dir(),
             )
+            spec = replace(spec, handler=await self._handler())
             around = self.around
             names = resolver(self.pod.body, of_host=around.host_resolv, dns=around.cluster_dns)
             for problem in names[1]:
@@ -240,6 +241,18 @@ class PodWorker:
             self.tell(st.SandboxFailed(what.id, failure.message))
         else:
             self.tell(st.SandboxUp(state))
+
+    async def _handler(self) -> str:
+        """The runtime handler of the pod's class. Raises RuntimeFailure."""
+        name = self.pod.spec.get("runtimeClassName")
+        if not name:
+            return ""
+        try:
+            found = await self.around.client.get("runtimeclasses.node.k8s.io", name)
+        except (StatusError, Unknown, OSError) as e:
+            text = f'failed to get RuntimeClass "{name}": {e}'
+            raise RuntimeFailure("CreatePodSandboxError", text) from e
+        return str(found.body["handler"])
 
     async def _stop_sandbox(self, what: st.StopSandbox) -> None:
         await self._insist(lambda: self.around.runtime.stop_sandbox(what.id), "FailedKillPod")

@@ -97,6 +97,17 @@ class RuntimeContract:
 
         self._run(body)
 
+    def test_a_handler_that_is_not_here_is_refused(self) -> None:
+        async def body(runtime: Runtime) -> None:
+            with pytest.raises(RuntimeFailure) as refused:
+                await runtime.run_sandbox(_sandbox(handler="kata"))
+            assert refused.value.message == (
+                'failed to get sandbox runtime: no runtime for "kata" is configured'
+            )
+            assert [*await runtime.sandboxes()] == []
+
+        self._run(body)
+
     def test_stopping_a_sandbox_ends_its_containers(self) -> None:
         async def body(runtime: Runtime) -> None:
             box, cid = await self._running(runtime, self.sleeper())

@@ -121,6 +121,30 @@ class TestNative(RuntimeContract):
 
         self._run(body)
 
+    def test_two_handlers_side_by_side(self) -> None:
+        """A pod of a RuntimeClass is run by the other one, through a restart of the agent too."""
+        other = "runc" if self.binary == "crun" else "crun"
+
+        async def body(runtime: Runtime) -> None:
+            usual, mine = await self._running(runtime, self.sleeper())
+            spec = SandboxSpec(id="b", namespace="d", name="b", uid="b", handler=other)
+            await runtime.run_sandbox(spec)
+            container = self.stubborn()
+            await runtime.create_container("b", container)
+            await runtime.start_container(container.id)
+            assert (self.root / "run/n" / f"oci-{other}" / container.id).exists()
+            assert (self.root / "run/n/oci" / mine).exists()
+            again = await self.reopen(runtime)
+            code, out = (await again.exec_sync(container.id, ["echo", "hi"], 10))[:2]
+            assert (code, out) == (0, b"hi\n")
+            await again.stop_container(container.id, 0)
+            await again.remove_sandbox("b")
+            await again.stop_container(mine, 0)
+            await again.remove_sandbox(usual)
+            assert [*await again.sandboxes()] == []
+
+        self._run(body)
+
     @pytest.mark.parametrize("tty", [False, True])
     def test_what_is_executed_for_too_long_does_not_keep_its_container(self, tty: bool) -> None:
         """Killed with its runtime, it was a zombie that nobody reaped: the container could not

@@ -14,6 +14,7 @@ from sampan.api.catalogue import (
     limits,
     metrics,
     network,
+    node,
     policy,
     storage,
 )
@@ -32,6 +33,7 @@ _FAMILIES = (
     storage,
     metrics,
     apiregistration,
+    node,
 )
 
 

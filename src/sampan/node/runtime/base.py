@@ -48,6 +48,13 @@ class SandboxSpec:
     cpu_shares: int = 2  # of the pod's cgroup
     cpu_quota_us: int = 0  # per 100 ms period, 0 = no limit
     memory_limit: int = 0  # bytes, 0 = no limit
+    handler: str = ""  # which of a node's runtimes runs its containers; '' for the default one
+
+
+def no_handler(name: str) -> RuntimeFailure:
+    """For a sandbox whose handler the runtime does not have."""
+    text = f'failed to get sandbox runtime: no runtime for "{name}" is configured'
+    return RuntimeFailure("CreatePodSandboxError", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from sampan.node.runtime.base import (
     RuntimeFailure,
     SandboxSpec,
     SandboxState,
+    no_handler,
 )
 
 ExecScript = Callable[[list[str]], tuple[int, bytes]]
@@ -106,6 +107,7 @@ class FakeRuntime:
     ) -> None:
         self.behaviours = dict(behaviours or {})
         self.sandbox_error = ""
+        self.handlers = {"crun", "runc"}
         self.resize_error = ""
         self.down = False  # as if the runtime did not answer
         self.listeners: dict[tuple[str, int], Callable[[], object]] = {}
@@ -134,6 +136,8 @@ class FakeRuntime:
         self._called("run_sandbox", spec.id)
         if self.sandbox_error:
             raise RuntimeFailure("CreatePodSandboxError", self.sandbox_error)
+        if spec.handler and spec.handler not in self.handlers:
+            raise no_handler(spec.handler)
         known = self._sandboxes.get(spec.id)
         if known is None:
             if self._sandbox_delay:

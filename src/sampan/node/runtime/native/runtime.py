@@ -35,6 +35,7 @@ from sampan.node.runtime.base import (
     RuntimeFailure,
     SandboxSpec,
     SandboxState,
+    no_handler,
 )
 from sampan.node.runtime.native import cgroups, kernel
 from sampan.node.runtime.native.attach import attach
@@ -78,7 +79,11 @@ class NativeRuntime:
         found = binary or next((p for t in _TOOLS if (p := shutil.which(t))), "")
         if not found:
             raise RuntimeFailure("RuntimeMissing", "neither crun nor runc is installed")
-        self._oci = (found, "--root", str(self._root / "oci"))
+        usual = (found, "--root", str(self._root / "oci"))
+        self._handlers = {"": usual, Path(found).name: usual}
+        for tool in _TOOLS:  # whatever else is here, for pods of a RuntimeClass that asks for it
+            if tool not in self._handlers and (other := shutil.which(tool)):
+                self._handlers[tool] = (other, "--root", str(self._root / f"oci-{tool}"))
         self._group = cluster_id(root)
         self._sandboxes: dict[str, Sandbox] = {}
         self._containers: dict[str, Container] = {}
@@ -90,8 +95,8 @@ class NativeRuntime:
 
     async def start(self) -> None:
         kernel.become_subreaper()  # monitors fork away from us; their end is for us to note
-        for name in ("sandboxes", "oci"):
-            (self._root / name).mkdir(parents=True, exist_ok=True)
+        for path in (self._root / "sandboxes", *(Path(h[-1]) for h in self._handlers.values())):
+            path.mkdir(parents=True, exist_ok=True)
         self._images.prepare()
         await self._space.run(self._prepare_scratch)
         for path in sorted((self._root / "sandboxes").iterdir()):
@@ -216,6 +221,8 @@ class NativeRuntime:
         held = self._sandboxes.get(spec.id)
         if held is not None:
             return held.state()
+        if spec.handler not in self._handlers:
+            raise no_handler(spec.handler)
         addresses = () if spec.host_network else self._take_addresses()
         path = self._root / "sandboxes" / spec.id
         sandbox = Sandbox(path, spec, ips=addresses or self._own)
@@ -353,16 +360,25 @@ class NativeRuntime:
         write_json(files.config, body)
         if spec.log_path:
             Path(spec.log_path).parent.mkdir(parents=True, exist_ok=True)
+        runtime = self._oci_of(container.sandbox)
         try:
-            container.pid, container.monitor = create_with_conmon(self._oci, spec, files)
+            container.pid, container.monitor = create_with_conmon(runtime, spec, files)
         except Unstartable as failure:
             # crun finds out now what shows when the container is started: it failed to start.
             container.fails_to_start(_plain(failure.message), self._clock.now())
         container.save()
 
+    def _oci_of(self, sandbox: Sandbox) -> tuple[str, ...]:
+        """The runtime of a sandbox, as it is called. Raises RuntimeFailure where it is here no
+        more."""
+        found = self._handlers.get(sandbox.spec.handler)
+        if found is None:
+            raise no_handler(sandbox.spec.handler)
+        return found
+
     def _drop_container(self, container: Container) -> None:
         files = ContainerFiles(container.path)
-        oci(self._oci, "delete", "--force", container.id)
+        oci(self._oci_of(container.sandbox), "delete", "--force", container.id)
         kernel.unmount(str(files.merged))
         shutil.rmtree(container.path, ignore_errors=True)
 
@@ -382,7 +398,7 @@ class NativeRuntime:
         return container.state()
 
     def _start(self, container: Container) -> subprocess.CompletedProcess[bytes]:
-        done = oci(self._oci, "start", container.id)
+        done = oci(self._oci_of(container.sandbox), "start", container.id)
         if not done.returncode:
             container.note()
         return done
@@ -423,7 +439,7 @@ class NativeRuntime:
         sandbox = self._sandbox(sandbox_id)
         found = {self._running(cid): limits for cid, limits in containers.items()}
         group = self._pod_group(sandbox)
-        await self._space.run(resize, self._oci, sandbox, group, whole, found)
+        await self._space.run(resize, self._oci_of(sandbox), sandbox, group, whole, found)
 
     async def kill_container(self, container_id: str, signal: int) -> None:
         container = self._container(container_id)
@@ -567,8 +583,8 @@ class NativeRuntime:
         pid_file = Path(path).with_suffix(".pid")
         try:
             child = subprocess.Popen(
-                [*self._oci, "exec", "--detach", "--process", path, "--pid-file", str(pid_file),
-                 *more, container.id],
+                [*self._oci_of(container.sandbox), "exec", "--detach", "--process", path,
+                 "--pid-file", str(pid_file), *more, container.id],
                 stdin=stdin, stdout=stdout, stderr=stderr, cwd="/",
             )  # fmt: skip
             try:
