@@ -27,6 +27,7 @@ from sampan.apiserver import (
     aliases,
     apply,
     bootstrap_classes,
+    bootstrap_flows,
     bootstrap_roles,
     deletion,
     stages,
@@ -132,6 +133,7 @@ class ApiServer:
         bodies.append(self.services.default_cidr(self.clock.now()))
         bodies += bootstrap_roles.objects()
         bodies += bootstrap_classes.objects()
+        bodies += bootstrap_flows.objects(now)
         puts: list[Put] = []
         for body in bodies:
             t = self.registry.of_kind(body["apiVersion"], body["kind"])

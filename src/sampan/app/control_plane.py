@@ -36,6 +36,7 @@ from sampan.controllers.disruption import DisruptionController, StaleDisruptions
 from sampan.controllers.endpoints import EndpointsController
 from sampan.controllers.endpointslice import EndpointSliceController
 from sampan.controllers.ephemeral_volume import EphemeralVolumes
+from sampan.controllers.flow_schemas import DanglingFlowSchemas
 from sampan.controllers.garbage import GarbageCollector
 from sampan.controllers.job import JobController
 from sampan.controllers.job_release import JobPodReleaser
@@ -152,6 +153,7 @@ class ControlPlane:
             ResourceQuotaController(namespaced),
             CertificateApprover(), CertificateSigner(sign), CertificateCleaner(),
             Autoscaler(targets), ApiServiceAvailability(self.aggregation.check),
+            DanglingFlowSchemas(),
             *([AuthenticationTrust(proxy.trust(root_ca))] if proxy else []),
         )  # fmt: skip
         for controller in controllers:
@@ -170,7 +172,7 @@ class ControlPlane:
             return self.client(MANAGER)
         own = (
             KubernetesServiceController, DnsServiceController, AddressRepair, PortRepair,
-            ApiServiceAvailability, AuthenticationTrust,
+            ApiServiceAvailability, AuthenticationTrust, DanglingFlowSchemas,
         )  # fmt: skip
         if name in (c.name for c in own):
             return self.client(APISERVER)

@@ -11,6 +11,7 @@ from sampan.api.catalogue import (
     batch,
     certificates,
     core,
+    flowcontrol,
     limits,
     metrics,
     network,
@@ -34,6 +35,7 @@ _FAMILIES = (
     metrics,
     apiregistration,
     node,
+    flowcontrol,
 )
 
 
