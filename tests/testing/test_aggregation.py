@@ -286,3 +286,33 @@ def test_a_version_after_a_full_name_is_asked_for_and_one_after_a_short_name_is_
         assert version("horizontalpodautoscaler.v1.autoscaling") == "autoscaling/v1"
         assert version("horizontalpodautoscalers.v2.autoscaling") == "autoscaling/v2"
         assert version("hpa.v1.autoscaling") == version("hpa") == "autoscaling/v2"
+
+
+def test_a_namespace_takes_what_is_elsewhere_along_and_waits_for_who_is_silent(
+    orchard: Orchard,
+) -> None:
+    orchard.register()
+    cluster = orchard.cluster
+    kubectl = cluster.kubectl
+    kubectl("create", "namespace", "grove")
+    kubectl("create", "-n", "grove", "-f", "-", stdin=GALA)
+    kubectl("create", "-f", "-", stdin=GALA)
+    kubectl("delete", "namespace", "grove", "--timeout=30s")
+    assert kubectl("get", "fruits", "-A", "--no-headers").split()[:2] == ["default", "gala"]
+    kubectl("create", "namespace", "grove")
+    orchard.server.shutdown()
+    orchard.server.server_close()
+    cluster.client.patch(API_SERVICES, NAME, {"metadata": {"labels": {"a": "b"}}})
+    cluster.until(lambda: orchard.condition()["status"] == "False")
+    kubectl("delete", "namespace", "grove", "--wait=false")
+
+    def failure() -> Any:
+        conditions = cluster.client.get("namespaces", "grove")["status"].get("conditions") or ()
+        return [c for c in conditions if c["reason"] == "DiscoveryFailed"]
+
+    (told,) = cluster.until(failure)
+    assert told["message"].endswith(
+        "orchard.example/v1: stale GroupVersion discovery: orchard.example/v1"
+    )
+    kubectl("delete", "apiservice", NAME)
+    kubectl("wait", "--for=delete", "namespace/grove", "--timeout=30s")

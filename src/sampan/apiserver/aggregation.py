@@ -218,6 +218,21 @@ class Aggregation:
             return Page([_obj(call, item) for item in items], 0)
         return _obj(call, answer)
 
+    async def namespaced(self) -> tuple[list[str], list[str]]:
+        """Resources of other servers that can be listed and deleted in a namespace, and the group
+        versions of servers that cannot be asked."""
+        await self.discovery.prepare("/apis")
+        found: dict[str, None] = {}
+        silent: list[str] = []
+        for api in self.services.remotes():
+            resources = self.discovery.resources(api)
+            if resources is None:
+                silent.append(f"{api.group}/{api.version}")
+            for r in resources or ():
+                if r["scope"] == "Namespaced" and {"list", "delete"} <= set(r["verbs"]):
+                    found[f"{r['resource']}.{api.group}"] = None
+        return [*found], silent
+
     # -- availability --------------------------------------------------------------------------
 
     async def check(self, name: str) -> str:

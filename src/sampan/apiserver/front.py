@@ -440,6 +440,8 @@ class Front:
         found = {"/api", "/apis", "/healthz", "/livez", "/readyz", "/metrics", "/version"}
         found |= {"/openapi/v2", "/openapi/v3", "/openid/v1/jwks"}
         found |= {"/.well-known/openid-configuration"}
+        if self._aggregation is not None:
+            versions |= {(s.group, s.version) for s in self._aggregation.services.remotes()}
         for group, version in versions:
             found |= (
                 {f"/apis/{group}", f"/apis/{group}/{version}"} if group else {f"/api/{version}"}

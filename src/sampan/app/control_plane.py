@@ -47,7 +47,7 @@ from sampan.controllers.kubernetes_service import (
 from sampan.controllers.load_balancer import LoadBalancerController
 from sampan.controllers.local_provisioner import LocalProvisioner
 from sampan.controllers.mirroring import EndpointSliceMirroringController
-from sampan.controllers.namespace import NamespaceController
+from sampan.controllers.namespace import Elsewhere, NamespaceController
 from sampan.controllers.node_eviction import NodeEviction
 from sampan.controllers.node_health import NodeHealth
 from sampan.controllers.node_ttl import NodeTtlController
@@ -138,7 +138,8 @@ class ControlPlane:
             ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),
             KubernetesServiceController(addresses.primary, api_port),
             DnsServiceController(addresses),
-            NamespaceController(namespaced), GarbageCollector([t.resource for t in stored], kinds),
+            NamespaceController(namespaced, self._elsewhere),
+            GarbageCollector([t.resource for t in stored], kinds),
             ReplicaSetController(), DeploymentController(),
             ReplicationControllerController(), StatefulSetController(), DaemonSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
@@ -166,6 +167,11 @@ class ControlPlane:
     def client(self, user: User) -> Client:
         """A client of this API server, as *user*."""
         return Client(self._line(LocalTransport(self.api, user), user))
+
+    async def _elsewhere(self) -> Elsewhere:
+        """What other API servers serve in namespaces."""
+        resources, silent = await self.aggregation.namespaced()
+        return Elsewhere(tuple(resources), tuple(silent))
 
     def _controller_client(self, name: str) -> Client:
         if not name:
