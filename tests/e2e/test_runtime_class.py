@@ -63,6 +63,8 @@ def test_a_pod_is_run_by_the_runtime_of_its_class(runtimes: Cluster) -> None:
 
     c.until("the node has no such runtime", refused, timeout=60)
     assert "ContainerCreating" in c.kubectl("get", "pod", "nowhere", "-n", NS)
-    said = c.kubectl("run", "x", "--image=busybox", "-n", NS, check=False, stdin="",
-                     *("--overrides", json.dumps({"spec": {"runtimeClassName": "none"}})))  # fmt: skip
+    spec = json.dumps({"spec": {"runtimeClassName": "none"}})
+    said = c.kubectl(
+        "run", "x", "--image=busybox", "-n", NS, "--overrides", spec, check=False
+    )  # fmt: skip
     assert 'pod rejected: RuntimeClass "none" not found' in said
