@@ -38,6 +38,7 @@ from sampan.apiserver.connection import (
     Stream,
     failure,
 )
+from sampan.apiserver.labels import Labels, plain_verb
 from sampan.apiserver.metrics import Metrics
 from sampan.apiserver.proxying import Proxying
 from sampan.apiserver.streaming import KINDS, Streaming
@@ -170,7 +171,7 @@ class Front:
     async def serve(self, connection: Connection, request: Request) -> None:
         """Answers one request. Raises Gone when the client is."""
         started = time.perf_counter()
-        labels: _Labels = _Labels(request.method)
+        labels: Labels = Labels(request.method)
         try:
             answer: Response | int = await self._answer(connection, request, labels)
         except StatusError as e:
@@ -188,7 +189,7 @@ class Front:
             self.metrics.seconds.observe(time.perf_counter() - started, *labels.timed())
 
     async def _answer(
-        self, connection: Connection, request: Request, labels: _Labels
+        self, connection: Connection, request: Request, labels: Labels
     ) -> Response | int:
         user = await self._authenticator.authenticate(request.headers, connection.user)
         where = routes.place(request.path)
@@ -244,13 +245,13 @@ class Front:
 
     async def _pass_on(
         self, connection: Connection, request: Request, user: User, api: ApiService,
-        where: routes.Place | None, labels: _Labels,
+        where: routes.Place | None, labels: Labels,
     ) -> Response | int:  # fmt: skip
         """A request that another API server answers."""
         assert self._aggregation is not None
         labels.is_long = True
         if where is None:
-            asked = Attributes(verb=_plain_verb(request.method), path=request.path)
+            asked = Attributes(verb=plain_verb(request.method), path=request.path)
         else:
             method = "GET" if request.method == "HEAD" else request.method
             asked = Attributes(
@@ -385,9 +386,9 @@ class Front:
 
     # -- what is no resource
 
-    async def _other(self, request: Request, user: User, labels: _Labels) -> Response:
+    async def _other(self, request: Request, user: User, labels: Labels) -> Response:
         path = request.path
-        asked = Attributes(verb=_plain_verb(request.method), path=path)
+        asked = Attributes(verb=plain_verb(request.method), path=path)
         self._authorizer.require(user, asked)
         if request.method not in ("GET", "HEAD"):
             raise routes.no_such_method()
@@ -447,53 +448,6 @@ class Front:
                 {f"/apis/{group}", f"/apis/{group}/{version}"} if group else {f"/api/{version}"}
             )
         return sorted(found)
-
-
-class _Labels:
-    """What the metrics call a request."""
-
-    __slots__ = ("_call", "_type", "is_long", "method", "subresource")
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.subresource = ""
-        self.is_long = False
-        self._type: ResourceType | None = None
-        self._call: Call | None = None
-
-    def resource(self, t: ResourceType, call: Call) -> None:
-        self._type, self._call = t, call
-
-    def timed(self) -> tuple[str, ...]:
-        t, call = self._type, self._call
-        if t is None or call is None:
-            return (self._method(), "", "", "", self.subresource, "", "apiserver")
-        scope = "resource" if call.name else "namespace" if call.namespace else "cluster"
-        return (
-            _METRIC_VERBS.get(call.verb, call.verb.upper()),
-            t.group,
-            t.version,
-            t.plural,
-            call.subresource,
-            scope,
-            "apiserver",
-        )
-
-    def _method(self) -> str:
-        return self.method if self.method in ("GET", "POST", "PUT", "PATCH", "DELETE") else "other"
-
-    def counted(self, code: int) -> tuple[str, ...]:
-        verb, *rest = self.timed()
-        dry = (self._call.options.get("dryRun", "") if self._call else "")[:8]
-        return (verb, dry, *rest, str(code))
-
-
-_METRIC_VERBS = {"create": "POST", "update": "PUT"}
-
-
-def _plain_verb(method: str) -> str:
-    verbs = {"POST": "post", "PUT": "put", "PATCH": "patch", "DELETE": "delete", "HEAD": "get"}
-    return verbs.get(method, method.lower())
 
 
 def _delete_options(options: Mapping[str, str]) -> dict[str, Any] | None:
