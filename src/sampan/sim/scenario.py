@@ -19,6 +19,7 @@ from sampan.api.obj import Body, Obj
 from sampan.apiserver.pages import obj_of
 from sampan.lib import duration
 from sampan.lib.loop import run_virtual
+from sampan.lib.quantity import QuantityError, quantity
 from sampan.node.runtime.fake import Behaviour
 from sampan.sim.faults import NONE, Faults
 from sampan.sim.properties import Watchdog
@@ -29,8 +30,9 @@ PHASES = ("Pending", "Running", "Succeeded", "Failed", "Terminating")
 _TOP = ("name", "seed", "nodes", "duration", "faults", "containers", "steps", "expect")
 _ACTIONS = (
     "apply", "scale", "patch", "delete", "lose-node", "return-node", "kill", "jump-clock",
-    "faults", "containers",
+    "faults", "containers", "metrics",
 )  # fmt: skip
+_SERIES = ("metric", "pods", "object", "external", "value", "labels", "namespace")
 
 
 class BadScenario(Exception):
@@ -212,7 +214,31 @@ def _value(action: str, value: Any, where: str, base: Path) -> Any:
             return _faults(value, where)
         case "containers":
             return _behaviours(value, where)
+        case "metrics":
+            given = value if isinstance(value, list) else [value]
+            return [_series(one, f"{where}[{i}]") for i, one in enumerate(given)]
     return str(value)
+
+
+def _series(given: Any, where: str) -> Body:
+    """One custom or external metric: of pods, of an object, or of nothing in the cluster."""
+    if not isinstance(given, dict) or not given.get("metric"):
+        raise BadScenario(f"{where}.metric: required")
+    _known(given, _SERIES, where)
+    kinds = [k for k in ("pods", "object", "external") if k in given]
+    if len(kinds) != 1:
+        raise BadScenario(f"{where}: one of pods, object and external is needed")
+    kind, found = kinds[0], dict(given)
+    if kind == "object":
+        found["object"] = _target(given["object"], f"{where}.object")
+    numbers = given.get("value") if kind == "object" else given[kind]
+    every = numbers.values() if kind == "pods" and isinstance(numbers, dict) else [numbers]
+    for number in every:
+        try:
+            quantity(str(number))
+        except QuantityError:
+            raise BadScenario(f"{where}: {number!r} is not a number") from None
+    return found
 
 
 def _target(text: Any, where: str) -> tuple[str, str, str]:
@@ -367,10 +393,25 @@ async def _set_containers(world: World, step: Step) -> str:
     return "containers change: " + ", ".join(step.value)
 
 
+async def _say_metrics(w: World, step: Step) -> str:
+    for one in step.value:
+        metric, namespace = str(one["metric"]), str(one.get("namespace", "default"))
+        if "pods" in one:
+            await w.metrics.pods(metric, one["pods"], namespace=namespace)
+        elif "object" in one:
+            resource, inside, name = one["object"]
+            await w.metrics.object(metric, resource, name, one["value"], namespace=inside)
+        else:
+            labels = {str(k): str(v) for k, v in (one.get("labels") or {}).items()}
+            value = one["external"]
+            await w.metrics.external(metric, value, namespace=namespace, labels=labels)
+    return "metrics change: " + ", ".join(str(one["metric"]) for one in step.value)
+
+
 _ACTS: dict[str, Callable[[World, Step], Any]] = {
     "apply": _apply, "scale": _scale, "patch": _patch, "delete": _delete, "lose-node": _lose,
     "return-node": _return, "kill": _kill, "jump-clock": _jump, "faults": _set_faults,
-    "containers": _set_containers,
+    "containers": _set_containers, "metrics": _say_metrics,
 }  # fmt: skip
 
 
