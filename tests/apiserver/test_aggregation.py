@@ -413,6 +413,13 @@ def test_the_path_and_the_rights_of_a_call(tmp_path: Path) -> None:
         there = both.aggregation.of_call(dotted)
         assert there is not None and there[1].resource == "queue.length"
         assert both.aggregation.of_call(Call(verb="list", resource="pods")) is None
+        await both.register(group="metrics.k8s.io", version="v1beta1", groupPriorityMinimum=9000)
+        call.version = ""
+        for given, group in ((call, "custom.metrics.k8s.io"), (dotted, "custom.metrics.k8s.io"),
+                             (Call(verb="list", resource="pods.metrics.k8s.io"),
+                              "metrics.k8s.io")):  # fmt: skip
+            one = both.aggregation.of_call(given)
+            assert one is not None and one[0].group == one[1].group == group
 
     run(check, tmp_path)
 

@@ -178,20 +178,21 @@ class Aggregation:
         call names no version, the best one of its group."""
         if not self.services.has_remote:
             return None
-        for group, versions in self.services.groups().items():
-            if not group or not call.resource.endswith(f".{group}"):
-                continue
-            plural = call.resource.removesuffix(f".{group}")
-            for api in versions:
-                if call.version in ("", api.version):
-                    if api.service is None:
-                        break
-                    asked = Attributes(
-                        verb=call.verb, resource=plural, group=group, version=api.version,
-                        subresource=call.subresource, namespace=call.namespace, name=call.name,
-                    )  # fmt: skip
-                    return api, asked
-        return None
+        groups = self.services.groups()
+        # The longest one: custom.metrics.k8s.io also ends like metrics.k8s.io.
+        group = max(
+            (g for g in groups if g and call.resource.endswith(f".{g}")), key=len, default=""
+        )
+        wanted = (s for s in groups.get(group, ()) if call.version in ("", s.version))
+        api = next(wanted, None) if group else None
+        if api is None or api.service is None:
+            return None
+        asked = Attributes(
+            verb=call.verb, resource=call.resource.removesuffix(f".{group}"), group=group,
+            version=api.version, subresource=call.subresource, namespace=call.namespace,
+            name=call.name,
+        )  # fmt: skip
+        return api, asked
 
     async def handle(self, user: User, call: Call, api: ApiService, asked: Attributes) -> Any:
         """An authorized call of a component: the answer as an object, or for a list its items.
