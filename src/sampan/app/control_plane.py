@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Any
@@ -129,12 +130,24 @@ class ControlPlane:
             services=allocator, usage=usage, aggregation=self.aggregation,
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
-        stored = [t for t in self.registry if not t.virtual and t.alias is None]
+        self.load_balancers = LoadBalancerController(host_address)
+        self._stored = [t for t in self.registry if not t.virtual and t.alias is None]
+        self._made_with = (root_ca, sign, addresses, api_port, proxy)
+        for controller in self._controllers():
+            self.engine.add(controller)
+        self.scheduler = Scheduler(
+            self.client(SCHEDULER), clock=clock, rng=rng, caches=self.engine.caches,
+            resources={t.resource for t in self._stored},
+        )  # fmt: skip
+
+    def _controllers(self) -> tuple[Any, ...]:
+        """One of each, as new."""
+        root_ca, sign, addresses, api_port, proxy = self._made_with
+        clock, stored = self.clock, self._stored
         namespaced = [t.resource for t in stored if t.namespaced]
         kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
         targets = {(t.group, t.kind): t.resource for t in stored}
-        self.load_balancers = LoadBalancerController(host_address)
-        controllers: tuple[Any, ...] = (
+        return (
             ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),
             KubernetesServiceController(addresses.primary, api_port),
             DnsServiceController(addresses),
@@ -157,12 +170,16 @@ class ControlPlane:
             DanglingFlowSchemas(),
             *([AuthenticationTrust(proxy.trust(root_ca))] if proxy else []),
         )  # fmt: skip
-        for controller in controllers:
-            self.engine.add(controller)
-        self.scheduler = Scheduler(
-            self.client(SCHEDULER), clock=clock, rng=rng, caches=self.engine.caches,
-            resources={t.resource for t in stored},
-        )  # fmt: skip
+
+    async def restart_controllers(self, name: str, pause: float) -> None:
+        """The controllers of that name end where they are, and *pause* seconds later others begin
+        in their place, knowing nothing but what they list, as a process of their own would."""
+        await self.engine.remove(name)
+        await asyncio.sleep(pause)
+        await self.engine.relist()
+        for controller in self._controllers():
+            if controller.name == name:
+                self.engine.add(controller)
 
     def client(self, user: User) -> Client:
         """A client of this API server, as *user*."""

@@ -59,6 +59,10 @@ class Informer:
         for obj in tuple(self._objects.values()):
             handler("ADDED", None, obj)
 
+    def remove_handler(self, handler: Handler) -> None:
+        """It is not called any more."""
+        self._handlers = [h for h in self._handlers if h is not handler]
+
     def start(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"cache {self.resource}")

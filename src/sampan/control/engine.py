@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from sampan.api.errors import StatusError
 from sampan.api.obj import Key, Obj
 from sampan.client.base import Client, Unknown
-from sampan.client.cache import Caches, Informer
+from sampan.client.cache import Caches, Handler, Informer
 from sampan.control.events import Recorder
 from sampan.control.plan import (
     Action,
@@ -59,6 +59,7 @@ class _Running:
     queue: WorkQueue[Key] = field(default_factory=WorkQueue)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     patient: dict[Key, float] = field(default_factory=dict)  # when what waits is written
+    handlers: list[tuple[Informer, Handler]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -102,9 +103,11 @@ class Engine:
         self._clock = clock
         self._rng = rng or random.Random(0)
         self._running: list[_Running] = []
+        self._is_started = False
         self.caches = Caches(client_for(""))
 
     def add(self, controller: Controller) -> None:
+        """Run *controller*: from ``start`` on, or at once where that has been."""
         client = self._client_for(controller.name)
         recorder = Recorder(client, controller.name, clock=self._clock)
         running = _Running(controller, client, recorder)
@@ -114,6 +117,22 @@ class Engine:
         for trigger in controller.triggers:
             self._connect(running, trigger)
         self._running.append(running)
+        if self._is_started:
+            self._begin(running)
+
+    async def remove(self, name: str) -> None:
+        """The controllers of that name end where they are, as if they had died; what they knew and
+        had yet to do is forgotten. Others may be added in their place."""
+        gone = [r for r in self._running if r.controller.name == name]
+        self._running = [r for r in self._running if r not in gone]
+        for running in gone:
+            for cache, handler in running.handlers:
+                cache.remove_handler(handler)
+            await self._end(running)
+
+    async def relist(self) -> None:
+        """Returns once every cache has listed anew."""
+        await asyncio.gather(*(cache.refresh() for cache in self.caches.all()))
 
     def _connect(self, running: _Running, trigger: Trigger) -> None:
         def changed(_kind: str, old: Obj | None, new: Obj | None) -> None:
@@ -125,27 +144,41 @@ class Engine:
                     for key in trigger.keys(obj, self.caches):
                         running.queue.add(key)
 
-        self.caches[trigger.resource].add_handler(changed)
+        cache = self.caches[trigger.resource]
+        running.handlers.append((cache, changed))
+        cache.add_handler(changed)
 
     async def start(self) -> None:
         """Returns once every cache is synced and the controllers work."""
         await self.caches.start()
+        self._is_started = True
         for running in self._running:
-            running.tasks = [
-                asyncio.create_task(self._work(running), name=running.controller.name)
-                for _ in range(running.controller.workers)
-            ]
+            self._begin(running)
+
+    def _begin(self, running: _Running) -> None:
+        running.tasks = [
+            asyncio.create_task(self._work(running), name=running.controller.name)
+            for _ in range(running.controller.workers)
+        ]
 
     async def stop(self) -> None:
+        self._is_started = False
         tasks = [t for r in self._running for t in r.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for running in self._running:
-            running.tasks.clear()
-            running.queue.close()
-            await running.recorder.close()
+            await self._end(running)
         await self.caches.stop()
+
+    @staticmethod
+    async def _end(running: _Running) -> None:
+        for task in running.tasks:
+            task.cancel()
+        await asyncio.gather(*running.tasks, return_exceptions=True)
+        running.tasks.clear()
+        running.queue.close()
+        await running.recorder.close()
 
     @property
     def names(self) -> tuple[str, ...]:

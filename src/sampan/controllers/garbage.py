@@ -10,22 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Key, Obj
-from sampan.control.plan import Action, Caches, Delete, Patch, Trigger
+from sampan.control.plan import Action, Again, Answer, Ask, Caches, Delete, Patch, Read, Trigger
 
 _ORPHAN, _FOREGROUND = "orphan", "foregroundDeletion"
+_BEHIND = 1.0  # seconds after which a cache that is behind is asked again
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """An object, its dependents, and of each of its owner references whether the owner is there
-    (solid), waits for its dependents (waiting), or is not there (absent)."""
+    (solid), waits for its dependents (waiting), or is not to be seen (absent; asks: the question
+    for each of them)."""
 
     obj: Obj
     dependents: tuple[Obj, ...]
     solid: tuple[Body, ...]
     waiting: tuple[Body, ...]
     absent: tuple[Body, ...]
+    asks: tuple[Ask, ...] = ()
 
 
 class GarbageCollector:
@@ -68,7 +72,7 @@ class GarbageCollector:
             return None
         resource, namespaced = place
         if namespaced and not dependent.namespace:
-            return None  # a cluster-wide object cannot be owned by a namespaced one
+            return None
         found = caches[resource].get(dependent.namespace if namespaced else "", ref["name"])
         return found if found is not None and found.uid == ref["uid"] else None
 
@@ -88,18 +92,26 @@ class GarbageCollector:
         solid: list[Body] = []
         waiting: list[Body] = []
         absent: list[Body] = []
+        asks: list[Ask] = []
         for ref in obj.owners:
             owner = self._owner(ref, obj, caches)
             if owner is not None:
                 deleted = owner.is_deleting and _FOREGROUND in _finalizers(owner)
                 (waiting if deleted else solid).append(ref)
-            elif self._place(ref) is None:
-                solid.append(ref)  # an owner of a kind that is not served cannot be judged
+                continue
+            place = self._place(ref)
+            if place is None or (place[1] and not obj.namespace):
+                # An owner of a kind that is not served cannot be judged, nor can a namespaced one
+                # of an object without a namespace.
+                solid.append(ref)
             else:
                 absent.append(ref)
-        asks = _waits(obj) or (waiting and not solid)
-        dependents = tuple(self._dependents(obj, caches)) if asks else ()
-        return View(obj, dependents, tuple(solid), tuple(waiting), tuple(absent))
+                asks.append(Ask(place[0], obj.namespace if place[1] else "", ref["name"]))
+        is_owner = _waits(obj) or (waiting and not solid)
+        dependents = tuple(self._dependents(obj, caches)) if is_owner else ()
+        return View(
+            obj, dependents, tuple(solid), tuple(waiting), tuple(absent), tuple(asks)
+        )  # fmt: skip
 
     def plan(self, view: View, now: float) -> Sequence[Action]:
         obj = view.obj
@@ -113,23 +125,12 @@ class GarbageCollector:
             ]
             # Its dependents are judged one by one: some may have another owner.
             return [] if blocking else [_without_finalizer(obj, _FOREGROUND)]
-        if obj.is_deleting or view.solid:
-            if view.solid and (view.absent or view.waiting) and not obj.is_deleting:
-                lost = [*view.absent, *view.waiting]
-                refs = [{"$patch": "delete", "uid": r["uid"]} for r in lost]
-                return [_patch_owners(obj, refs)]
+        if obj.is_deleting or not (view.absent or view.waiting):
             return []
-        if view.waiting:
-            if any(_FOREGROUND in _finalizers(d) and d.is_deleting for d in view.dependents) and (
-                any(r.get("blockOwnerDeletion") for r in obj.owners)
-            ):  # owners in a circle would wait for each other: this one keeps nobody waiting
-                refs = [{"uid": r["uid"], "blockOwnerDeletion": False} for r in obj.owners]
-                return [_patch_owners(obj, refs)]
-            return [_delete(obj, "Foreground" if view.dependents else "Background")]
         if view.absent:
-            policy = "Orphan" if _ORPHAN in _finalizers(obj) else "Background"
-            return [_delete(obj, policy)]
-        return []
+            # A cache may be behind: nothing loses an owner that the API has.
+            return [Read(view.asks, lambda answers: _judged(view, answers))]
+        return _collect(view)
 
     @staticmethod
     def _orphan(view: View) -> Sequence[Action]:
@@ -139,6 +140,33 @@ class GarbageCollector:
         if held:
             return [_patch_owners(d, [{"$patch": "delete", "uid": uid}]) for d in held]
         return [_without_finalizer(view.obj, _ORPHAN)]
+
+
+def _judged(view: View, answers: Sequence[Answer]) -> Sequence[Action]:
+    """*answers*: whether those of its owners that are not to be seen are there after all."""
+    for ref, answer in zip(view.absent, answers, strict=True):
+        if isinstance(answer, StatusError):
+            if answer.code != 404:
+                raise answer
+        elif isinstance(answer, Obj) and answer.uid == ref["uid"]:
+            return [Again(_BEHIND)]
+    return _collect(view)
+
+
+def _collect(view: View) -> Sequence[Action]:
+    """An object some of whose owners are gone or waiting to go."""
+    obj = view.obj
+    if view.solid:
+        lost = [*view.absent, *view.waiting]
+        return [_patch_owners(obj, [{"$patch": "delete", "uid": r["uid"]} for r in lost])]
+    if view.waiting:
+        if any(_FOREGROUND in _finalizers(d) and d.is_deleting for d in view.dependents) and (
+            any(r.get("blockOwnerDeletion") for r in obj.owners)
+        ):  # owners in a circle would wait for each other: this one keeps nobody waiting
+            refs = [{"uid": r["uid"], "blockOwnerDeletion": False} for r in obj.owners]
+            return [_patch_owners(obj, refs)]
+        return [_delete(obj, "Foreground" if view.dependents else "Background")]
+    return [_delete(obj, "Orphan" if _ORPHAN in _finalizers(obj) else "Background")]
 
 
 def _finalizers(obj: Obj) -> list[str]:

@@ -105,10 +105,10 @@ class NamespaceController:
         spec = view.body.get("spec") or {}
         if _FINALIZER not in (spec.get("finalizers") or ()):
             return []
-        if not view.content and view.has_others:
-            return [Probe(self._elsewhere, lambda found: self._asked(view, found, now))]
         if not view.content:
-            return self._finalized(view)
+            # A cache may be behind, and what is left in a namespace that is gone stays for ever.
+            asks = tuple(Ask(r, view.body["metadata"]["name"]) for r in self._resources)
+            return [Read(asks, lambda answers: self._ended(view, answers, now))]
         actions: list[Action] = []
         for resource, objs in view.content.items():
             actions += [
@@ -118,6 +118,25 @@ class NamespaceController:
             ]
         # Deletions first: their end is what the conditions tell about.
         return [*actions, *self._told(view, now), Again(15.0)]
+
+    def _ended(self, view: View, answers: Sequence[Answer], now: float) -> Sequence[Action]:
+        """The caches show nothing in it any more; *answers* is what the API has."""
+        left: list[Action] = []
+        for answer in answers:
+            if isinstance(answer, StatusError):
+                raise answer
+            assert isinstance(answer, Page)
+            left += [
+                Delete(o.key, o.uid, propagation="Background")
+                for o in answer.items
+                if not o.is_deleting
+            ]
+            left += [Again(1.0)] if answer.items else []
+        if left:
+            return left
+        if view.has_others:
+            return [Probe(self._elsewhere, lambda found: self._asked(view, found, now))]
+        return self._finalized(view)
 
     @staticmethod
     def _finalized(view: View) -> Sequence[Action]:

@@ -166,7 +166,7 @@ class SchedulingQueue:
     def flush(self, now: float) -> None:
         """Whatever the events missed: nobody is unschedulable for more than five minutes."""
         self.wake(
-            [k for k, h in self._unschedulable.items() if now - h.failed_at >= _PATIENCE], now
+            [k for k, h in self._unschedulable.items() if h.failed_at + _PATIENCE <= now], now
         )
 
     def next_due(self) -> float | None:

@@ -18,6 +18,7 @@ from sampan.client.base import Transport, Unknown
 
 _READS = ("get", "list")
 _LOST = "the connection was lost (simulated)"
+_EXPIRED = "too old resource version (simulated)"
 _UNAVAILABLE = "the server is currently unable to handle the request (simulated)"
 
 
@@ -30,7 +31,10 @@ class Faults:
     conflict: an update or patch is refused (409). slow: a call takes up to so long.
     watch_slow: an event comes up to so much later (the order stays). watch_drop: an event is
     lost with its stream, and comes again when the reader has resumed. watch_repeat: an event
-    comes twice. kill: the component dies just before or just after a write.
+    comes twice. watch_expire: a watch ends with 410 instead of its next event, so that its reader
+    has to list anew and sees what happened meanwhile at once and in another order.
+    kill: the component dies just before or just after a write. kill_one: of a control plane one
+    controller alone does.
     """
 
     error: float = 0.0
@@ -40,7 +44,9 @@ class Faults:
     watch_slow: float = 0.0
     watch_drop: float = 0.0
     watch_repeat: float = 0.0
+    watch_expire: float = 0.0
     kill: float = 0.0
+    kill_one: float = 0.0
 
     @classmethod
     def parse(cls, given: dict[str, object]) -> Faults:
@@ -73,6 +79,9 @@ class Process:
     kill_at: int = 0  # die around the n-th write from now on; 0: by chance only
     cuts: int = 0
     waits: dict[asyncio.Timeout, None] = field(default_factory=dict)  # readers of watches
+    part_died: Callable[[str], bool] | None = None  # asked with a user's name: whether it can
+    lives: dict[str, int] = field(default_factory=dict)  # user's name -> how often it died
+    kill_part_at: dict[str, int] = field(default_factory=dict)  # its n-th write from now on
 
     def kill(self) -> None:
         """From now on nothing it says is heard, and nothing is heard by it."""
@@ -80,6 +89,11 @@ class Process:
             self.alive = False
             self.cut()
             self.died(self)
+
+    def kill_part(self, user: str) -> None:
+        """Nothing the user says is heard any more, until there is a new line for it."""
+        if self.alive and self.part_died is not None and self.part_died(user):
+            self.lives[user] = self.lives.get(user, 0) + 1
 
     def cut(self) -> None:
         """Every watch it has ends; it may ask again."""
@@ -99,6 +113,7 @@ class Line:
         self._process = process
         self._transport = transport
         self._user = user
+        self._life = process.lives.get(user.name, 0)
 
     async def call(self, call: Call) -> Obj | Page:
         process, faults, rng = self._process, self._process.faults(), self._process.rng
@@ -106,9 +121,9 @@ class Line:
             await asyncio.sleep(rng.random() * faults.slow)
         self._check()
         write = call.verb not in _READS
-        dies = write and self._dies(faults)
-        if dies and rng.random() < 0.5:
-            process.kill()
+        death = self._death(faults) if write else None
+        if death is not None and rng.random() < 0.5:
+            death()
             self._check()
         if faults.error and rng.random() < faults.error:
             raise StatusError(503, "ServiceUnavailable", _UNAVAILABLE)
@@ -120,24 +135,34 @@ class Line:
         try:
             answer = await self._transport.call(call)
         finally:
-            if dies:
-                process.kill()
+            if death is not None:
+                death()
         self._check()
         if write and faults.lost and rng.random() < faults.lost:
             raise Unknown("the answer was lost (simulated)")
         return answer
 
-    def _dies(self, faults: Faults) -> bool:
-        process = self._process
+    def _death(self, faults: Faults) -> Callable[[], None] | None:
+        """What dies around this write, if anything does."""
+        process, user = self._process, self._user.name
         process.writes += 1
         if process.kill_at and process.writes >= process.kill_at:
             process.kill_at = 0
-            return True
-        return bool(faults.kill) and process.rng.random() < faults.kill
+            return process.kill
+        if faults.kill and process.rng.random() < faults.kill:
+            return process.kill
+        left = process.kill_part_at.pop(user, 0)
+        if left > 1:
+            process.kill_part_at[user] = left - 1
+        elif left or (faults.kill_one and process.rng.random() < faults.kill_one):
+            return lambda: process.kill_part(user)
+        return None
 
     def _check(self) -> None:
         if not self._process.alive:
             raise Unknown(f"{self._process.name} is dead (simulated)")
+        if self._life != self._process.lives.get(self._user.name, 0):
+            raise Unknown(f"{self._user.name} is dead (simulated)")
 
     async def watch(self, call: Call) -> AsyncIterator[Event]:
         process, since = self._process, self._process.cuts
@@ -166,6 +191,8 @@ class Line:
         self._check()
         if faults.watch_drop and rng.random() < faults.watch_drop:
             raise Unknown(_LOST)
+        if faults.watch_expire and rng.random() < faults.watch_expire:
+            raise StatusError(410, "Expired", _EXPIRED)
         yield event
         if faults.watch_repeat and rng.random() < faults.watch_repeat:
             yield event

@@ -9,19 +9,25 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sampan.api.errors import StatusError
-from sampan.api.obj import Body, Obj
+from sampan.api.obj import Body
 from sampan.lib.loop import run_virtual
 from sampan.node.runtime.fake import LABEL
-from sampan.sim.faults import NONE, Faults
-from sampan.sim.properties import Violation, Watchdog, is_finished, is_live, is_ready
+from sampan.sim import dice as draws
+from sampan.sim import drain
+from sampan.sim.dice import BESIDE, NAMESPACE, SCALED, TEMPLATED, WORKLOADS, Dice
+from sampan.sim.faults import NONE
+from sampan.sim.guards import CLAIMS, QUOTAS, ClaimGuard
+from sampan.sim.properties import Violation, Watchdog
+from sampan.sim.rest import restarts, unsettled
 from sampan.sim.world import World
 
-NAMESPACE = "work"
+_SUMMED = ("checks", "revision", "deaths", "evictions", "rescales", "preemptions", "seconds")
 SETTLE_SECONDS = 3 * 3600.0
 _QUIET_SECONDS, _QUIET_TURNS = 60.0, 10  # a minute without a write within ten
 _VOLATILE = {"events", "leases.coordination.k8s.io", "nodes"}
@@ -36,139 +42,10 @@ class Outcome:
     revision: int
     checks: int
     deaths: int
+    evictions: int  # that were carried out
+    rescales: int  # by autoscalers
+    preemptions: int
     seconds: float  # virtual
-
-
-@dataclass(slots=True)
-class _Dice:
-    """Draws what happens; everything from one seed."""
-
-    rng: random.Random
-    made: dict[str, list[str]] = field(default_factory=dict)  # resource -> names
-
-    def chance(self, p: float) -> bool:
-        return self.rng.random() < p
-
-    def faults(self) -> Faults:
-        """Half of the worlds are calm in one respect or another."""
-        pick = self.rng.choice
-        return Faults(
-            error=pick([0, 0, 0.02, 0.1]), lost=pick([0, 0, 0.02, 0.05]),
-            conflict=pick([0, 0, 0.05, 0.2]), slow=pick([0, 0, 0.05, 0.5]),
-            watch_slow=pick([0, 0, 0.2, 2.0]), watch_drop=pick([0, 0, 0.02, 0.1]),
-            watch_repeat=pick([0, 0, 0.05]), kill=pick([0, 0, 0.002, 0.01]),
-        )  # fmt: skip
-
-    def behaviour(self, *, ends: bool) -> str:
-        pick, rng = self.rng.choice, self.rng
-        parts = []
-        if ends or self.chance(0.15):
-            parts.append(f"run={rng.randint(1, 40)}")
-            parts.append(f"exit={pick([0, 0, 0, 1] if ends else [0, 1])}")
-        if self.chance(0.2):
-            parts.append(f"start_delay={rng.randint(1, 10)}")
-        if self.chance(0.2):
-            parts.append(f"stop_delay={rng.randint(1, 40)}")
-        if self.chance(0.05):
-            parts.append("start_error=no such file")
-        return ",".join(parts)
-
-    def template(self, app: str, *, ends: bool = False, restart: str = "") -> Body:
-        spec: Body = {
-            "containers": [{"name": "c", "image": f"v{self.rng.randint(1, 9)}"}],
-            "terminationGracePeriodSeconds": self.rng.choice([0, 5, 30]),
-        }
-        if restart:
-            spec["restartPolicy"] = restart
-        behaviour = self.behaviour(ends=ends)
-        annotations = {LABEL: behaviour} if behaviour else {}
-        return {"metadata": {"labels": {"app": app}, "annotations": annotations}, "spec": spec}
-
-
-def _bounds(dice: _Dice) -> Body:
-    surge = dice.rng.choice([0, 1, 2, "25%", "50%"])
-    unavailable = dice.rng.choice([1, 2, "25%"] if surge == 0 else [0, 1, "25%"])
-    return {"maxSurge": surge, "maxUnavailable": unavailable}
-
-
-def _replicated(dice: _Dice, name: str) -> Body:
-    return {
-        "replicas": dice.rng.randint(0, 5), "template": dice.template(name),
-        "selector": {"matchLabels": {"app": name}},
-    }  # fmt: skip
-
-
-def _deployment(dice: _Dice, name: str) -> Body:
-    strategy: Body = {"type": "RollingUpdate", "rollingUpdate": _bounds(dice)}
-    if dice.chance(0.2):
-        strategy = {"type": "Recreate"}
-    return {**_replicated(dice, name), "strategy": strategy,
-            "minReadySeconds": dice.rng.choice([0, 0, 5]),
-            "revisionHistoryLimit": dice.rng.choice([0, 2, 10])}  # fmt: skip
-
-
-def _controller(dice: _Dice, name: str) -> Body:
-    return {**_replicated(dice, name), "selector": {"app": name}}
-
-
-def _stateful(dice: _Dice, name: str) -> Body:
-    spec = _replicated(dice, name)
-    # Without any grace a deletion does not wait for the containers: identities may then overlap.
-    pod = spec["template"]["spec"]
-    pod["terminationGracePeriodSeconds"] = pod["terminationGracePeriodSeconds"] or 1
-    return {**spec, "serviceName": name,
-            "podManagementPolicy": dice.rng.choice(["OrderedReady", "Parallel"]),
-            "updateStrategy": {"type": dice.rng.choice(["RollingUpdate", "OnDelete"])}}  # fmt: skip
-
-
-def _daemon(dice: _Dice, name: str) -> Body:
-    rolling: Body = {"maxUnavailable": dice.rng.choice([1, "50%"])}
-    if dice.chance(0.3):
-        rolling = {"maxSurge": 1, "maxUnavailable": 0}
-    return {"template": dice.template(name), "selector": {"matchLabels": {"app": name}},
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}  # fmt: skip
-
-
-def _job(dice: _Dice, name: str) -> Body:
-    restart = dice.rng.choice(["Never", "OnFailure"])
-    spec: Body = {
-        "parallelism": dice.rng.randint(1, 4), "completions": dice.rng.randint(1, 6),
-        "backoffLimit": dice.rng.choice([0, 2, 6]),
-        "template": dice.template(name, ends=True, restart=restart),
-    }  # fmt: skip
-    if dice.chance(0.4):
-        spec["completionMode"] = "Indexed"
-    if dice.chance(0.2):
-        spec["activeDeadlineSeconds"] = dice.rng.randint(20, 300)
-    if dice.chance(0.2):
-        spec["ttlSecondsAfterFinished"] = dice.rng.randint(0, 100)
-    if dice.chance(0.3):
-        spec["podReplacementPolicy"] = "Failed"
-    return spec
-
-
-def _cron(dice: _Dice, name: str) -> Body:
-    return {
-        "schedule": dice.rng.choice(["* * * * *", "*/2 * * * *", "*/5 * * * *"]),
-        "concurrencyPolicy": dice.rng.choice(["Allow", "Forbid", "Replace"]),
-        "successfulJobsHistoryLimit": dice.rng.randint(0, 3),
-        "failedJobsHistoryLimit": dice.rng.randint(0, 2),
-        "jobTemplate": {"spec": _job(dice, name)},
-    }
-
-
-# resource -> (prefix of names, its spec, the controller that acts on it)
-KINDS: dict[str, tuple[str, Callable[[_Dice, str], Body], str]] = {
-    "deployments.apps": ("web", _deployment, "deployment-controller"),
-    "replicasets.apps": ("set", _replicated, "replicaset-controller"),
-    "replicationcontrollers": ("rc", _controller, "replication-controller"),
-    "statefulsets.apps": ("db", _stateful, "statefulset-controller"),
-    "daemonsets.apps": ("agent", _daemon, "daemon-set-controller"),
-    "jobs.batch": ("job", _job, "job-controller"),
-    "cronjobs.batch": ("cron", _cron, "cronjob-controller"),
-}
-_SCALED = ("deployments.apps", "replicasets.apps", "statefulsets.apps", "replicationcontrollers")
-_TEMPLATED = ("deployments.apps", "statefulsets.apps", "daemonsets.apps")
 
 
 class History:
@@ -176,22 +53,19 @@ class History:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.dice = _Dice(random.Random(f"{seed}/history"))
+        self.dice = Dice(random.Random(f"{seed}/history"))
         self.told: list[str] = []
         self.world = World(seed=seed)
+        self.watchdog: Watchdog
 
     async def run(self) -> Outcome:
         """Raises Violation, with the steps that led to it."""
         world, dice = self.world, self.dice
         await world.start()
         try:
-            for i in range(dice.rng.randint(1, 4)):
-                await world.add_node(f"n{i + 1}")
-            watchdog = Watchdog(world)
-            await world.client.create("namespaces", {"metadata": {"name": NAMESPACE}})
-            world.faults = dice.faults()
-            self._tell(f"faults {world.faults}")
-            for _ in range(dice.rng.randint(4, 16)):
+            await self._prepare()
+            watchdog = self.watchdog
+            for _ in range(dice.rng.randint(4, 16) + 2 * len(dice.themes)):
                 await asyncio.sleep(dice.rng.choice([0.0, 0.3, 2.0, 10.0, 45.0]))
                 await self._step()
                 watchdog.check()
@@ -209,9 +83,37 @@ class History:
         finally:
             await world.stop()
         return Outcome(
-            self.seed, world.digest(), world.store.revision, watchdog.checked, world.deaths,
+            self.seed,
+            world.digest(),
+            world.store.revision,
+            watchdog.checked,
+            world.deaths,
+            watchdog.evictions,
+            watchdog.rescales,
+            watchdog.preemptions,
             asyncio.get_running_loop().time(),
-        )  # fmt: skip
+        )
+
+    async def _prepare(self) -> None:
+        world, dice = self.world, self.dice
+        themes = dice.draw_themes()
+        self._tell(f"themes {sorted(themes)}")
+        capacity = {"cpu": "4"} if "priorities" in themes else None
+        for i in range(dice.rng.randint(1, 4)):
+            await world.add_node(f"n{i + 1}", capacity=capacity)
+        self.watchdog = Watchdog(world)
+        await world.client.create("namespaces", {"metadata": {"name": NAMESPACE}})
+        if "priorities" in themes:
+            for name, (value, policy) in draws.PRIORITIES.items():
+                body: Body = {"metadata": {"name": name}, "value": value}
+                if policy:
+                    body["preemptionPolicy"] = policy
+                await world.client.create("priorityclasses.scheduling.k8s.io", body)
+        world.faults = dice.faults()
+        self._tell(f"faults {world.faults}")
+        for theme in sorted(themes):
+            for resource in draws.OPENINGS[theme]:
+                await self._attempt(lambda r=resource: self._make(r))  # type: ignore[misc]
 
     def _tell(self, what: str) -> None:
         self.told.append(f"{asyncio.get_running_loop().time():10.3f} {what}")
@@ -222,18 +124,34 @@ class History:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    async def _step(self) -> None:
+    def _steps(self) -> list[tuple[int, Callable[[], Any]]]:
+        themes = self.dice.themes
         steps: list[tuple[int, Callable[[], Any]]] = [
             (6, self._create), (4, self._scale), (4, self._change), (3, self._delete_pod),
             (2, self._delete), (2, self._lose), (2, self._return), (2, self._kill_control),
-            (1, self._kill_agent), (1, self._pause), (1, self._jump), (1, self._suspend),
+            (2, self._kill_controller), (1, self._kill_agent), (1, self._pause), (1, self._jump),
+            (1, self._suspend), (1, self._images), (2, self._own), (1, self._disown),
         ]  # fmt: skip
-        weights = [w for w, _ in steps]
-        (step,) = self.dice.rng.choices([s for _, s in steps], weights)
+        if themes:
+            steps += [(3 + len(themes), self._create_beside), (2, self._delete_beside)]
+        if "budgets" in themes:
+            steps += [(4, self._drain), (2, self._uncordon), (2, self._evict)]
+        if "scaling" in themes:
+            steps.append((5, self._load))
+        if "quotas" in themes:
+            steps.append((2, self._limit))
+        return steps
+
+    async def _step(self) -> None:
+        steps = self._steps()
+        (step,) = self.dice.rng.choices([s for _, s in steps], [w for w, _ in steps])
+        await self._attempt(step)
+
+    async def _attempt(self, step: Callable[[], Any]) -> None:
         try:
             await step()
         except StatusError as e:
-            if e.code not in (404, 409):
+            if e.code not in (403, 404, 409, 429):
                 raise
             self._tell(f"refused: {e.message}")
 
@@ -242,15 +160,33 @@ class History:
         return self.dice.rng.choice(made) if made else None
 
     async def _create(self) -> None:
-        running = self.world.plane.engine.names
-        resource = self.dice.rng.choice([r for r, k in KINDS.items() if k[2] in running])
-        prefix, make, _ = KINDS[resource]
+        await self._make(self.dice.rng.choice([*WORKLOADS]))
+
+    async def _create_beside(self) -> None:
+        known = [r for t in sorted(self.dice.themes) for r in BESIDE[t]]
+        if known:
+            await self._make(self.dice.rng.choice(known))
+
+    async def _make(self, resource: str) -> None:
+        prefix, make = draws.KINDS[resource]
         names = self.dice.made.setdefault(resource, [])
         name = f"{prefix}{len(names)}"
-        body = {"metadata": {"name": name}, "spec": make(self.dice, name)}
+        body: Body = {"metadata": {"name": name}, "spec": make(self.dice, name)}
         self._tell(f"create {resource} {body}")
         await self.world.client.create(resource, body, NAMESPACE)
         names.append(name)
+        if resource == "services" and "selector" not in body["spec"]:
+            await self._write_endpoints(name)
+
+    async def _write_endpoints(self, name: str) -> None:
+        """Of a service without a selector: its slices mirror them."""
+        count = self.dice.rng.randint(0, 3)
+        body: Body = {"metadata": {"name": name}}
+        if count:
+            addresses = [{"ip": f"192.0.2.{n + 1}"} for n in range(count)]
+            body["subsets"] = [{"addresses": addresses, "ports": [{"port": 80}]}]
+        self._tell(f"create endpoints {body}")
+        await self.world.client.create("endpoints", body, NAMESPACE)
 
     async def _patch(self, picked: tuple[str, str] | None, patch: Body) -> None:
         if picked is not None:
@@ -260,7 +196,7 @@ class History:
 
     async def _scale(self) -> None:
         replicas = self.dice.rng.randint(0, 7)
-        await self._patch(self._pick(*_SCALED), {"spec": {"replicas": replicas}})
+        await self._patch(self._pick(*SCALED), {"spec": {"replicas": replicas}})
 
     async def _change(self) -> None:
         container = {"name": "c", "image": f"v{self.dice.rng.randint(1, 9)}"}
@@ -268,7 +204,7 @@ class History:
         if self.dice.chance(0.5):
             behaviour = self.dice.behaviour(ends=False)
             template["metadata"] = {"annotations": {LABEL: behaviour or None}}  # type: ignore
-        await self._patch(self._pick(*_TEMPLATED), {"spec": {"template": template}})
+        await self._patch(self._pick(*TEMPLATED), {"spec": {"template": template}})
 
     async def _pause(self) -> None:
         paused = self.dice.chance(0.5)
@@ -287,11 +223,94 @@ class History:
             await self.world.client.delete("pods", pod.name, NAMESPACE)
 
     async def _delete(self) -> None:
-        picked = self._pick(*KINDS)
+        picked = self._pick(*WORKLOADS)
         if picked is not None:
             how = self.dice.rng.choice(["Background", "Foreground"])
             self._tell(f"delete {picked} {how}")
             await self.world.client.delete(picked[0], picked[1], NAMESPACE, propagation=how)
+
+    async def _own(self) -> None:
+        """A user's own owner, and what it owns, one right after the other."""
+        rng, client = self.dice.rng, self.world.client
+        kinds = rng.sample([*draws.OWNERS], 2)
+        names = self.dice.made.setdefault(kinds[0], [])
+        name = f"owner{len(names)}"
+        self._tell(f"create {kinds[0]} {name} and {kinds[1]} of it")
+        owner = await client.create(kinds[0], {"metadata": {"name": name}}, NAMESPACE)
+        names.append(name)
+        ref = {"apiVersion": "v1", "kind": draws.OWNERS[kinds[0]], "name": name, "uid": owner.uid,
+               "blockOwnerDeletion": self.dice.chance(0.5)}  # fmt: skip
+        meta = {"name": f"{name}-{rng.randint(0, 99)}", "ownerReferences": [ref]}
+        await client.create(kinds[1], {"metadata": meta}, NAMESPACE)
+
+    async def _disown(self) -> None:
+        picked = self._pick(*draws.OWNERS)
+        if picked is not None:
+            how = self.dice.rng.choice(["Background", "Foreground", "Orphan"])
+            self._tell(f"delete {picked} {how}")
+            await self.world.client.delete(picked[0], picked[1], NAMESPACE, propagation=how)
+
+    async def _delete_beside(self) -> None:
+        picked = self._pick(*(r for t in sorted(self.dice.themes) for r in BESIDE[t]))
+        if picked is not None:
+            self._tell(f"delete {picked}")
+            if picked[0] == CLAIMS:
+                held = await self.world.client.get(*picked, NAMESPACE)
+                self.watchdog.guard(ClaimGuard).asked.add(held.uid)
+            await self.world.client.delete(picked[0], picked[1], NAMESPACE)
+
+    # -- of themes -------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        name = self.dice.rng.choice([*self.world.nodes])
+        timeout = self.dice.rng.choice([30.0, 120.0, 600.0])
+        self._tell(f"drain {name} for {timeout} s")
+        self.world.begin(self._drained(name, timeout))
+
+    async def _drained(self, name: str, timeout: float) -> None:
+        done = await drain.drain(self.world.visitor(), name, timeout=timeout)
+        self._tell(f"{name} is drained" if done else f"{name} could not be drained")
+
+    async def _uncordon(self) -> None:
+        for name in self.world.nodes:
+            node = await self.world.client.get("nodes", name)
+            if node.spec.get("unschedulable"):
+                self._tell(f"uncordon {name}")
+                await drain.cordon(self.world.client, name, on=False)
+                return
+
+    async def _evict(self) -> None:
+        pods = (await self.world.client.list("pods", NAMESPACE)).items
+        if pods:
+            pod = self.dice.rng.choice(pods)
+            self._tell(f"evict {pod.name}")
+            await drain.evict(self.world.client, pod)
+
+    async def _load(self) -> None:
+        names = self.dice.made.get("deployments.apps")
+        if names:
+            name, cores = self.dice.rng.choice(names), self.dice.rng.choice([0.0, 0.05, 0.2, 1.0])
+            self._tell(f"pods of {name} use {cores} cores")
+            for node in self.world.nodes.values():
+                node.runtime.load(NAMESPACE, f"{name}-", cores)
+
+    async def _limit(self) -> None:
+        picked = self._pick(QUOTAS)
+        if picked is not None:
+            spec = draws.quota(self.dice, picked[1])
+            self._tell(f"limit {picked[1]} to {spec}")
+            patch = [{"op": "replace", "path": "/spec", "value": spec}]
+            await self.world.client.patch(QUOTAS, picked[1], patch, NAMESPACE, kind="json")
+
+    async def _images(self) -> None:
+        """Some images cannot be had; or all can again."""
+        rng = self.dice.rng
+        missing = set(rng.sample(draws.IMAGES, rng.choice([0, 3, 6])))
+        self._tell(f"images that cannot be pulled: {sorted(missing)}")
+        for node in self.world.nodes.values():
+            node.runtime.missing = missing
+
+    # -- what goes wrong -------------------------------------------------------------------------
 
     async def _lose(self) -> None:
         name = self.dice.rng.choice([*self.world.nodes])
@@ -311,6 +330,12 @@ class History:
         self._tell(f"kill the control plane after {after} writes")
         self.world.kill_control(after_writes=after)
 
+    async def _kill_controller(self) -> None:
+        after = self.dice.rng.choice([0, 1, 2, 3, 5])
+        name = self.dice.rng.choice(sorted(set(self.world.plane.engine.names)))
+        self._tell(f"kill {name} after {after} writes")
+        self.world.kill_controller(name, after_writes=after)
+
     async def _kill_agent(self) -> None:
         name = self.dice.rng.choice([*self.world.nodes])
         if not self.world.nodes[name].lost:
@@ -318,7 +343,7 @@ class History:
             self.world.kill_agent(name)
 
     async def _jump(self) -> None:
-        seconds = self.dice.rng.choice([-30.0, 30.0, 300.0])
+        seconds = self.dice.rng.choice([-30.0, 30.0, 300.0, 3600.0])
         self._tell(f"the clock jumps by {seconds} s")
         self.world.clock.offset += seconds
 
@@ -330,31 +355,32 @@ class History:
         self._tell("calm")
         world.faults = NONE
         world.calm()
+        world.end()
         for node in world.nodes.values():
+            node.runtime.missing = set()
             if node.lost:
                 await world.return_node(node.name)
+            await drain.cordon(client, node.name, on=False)
         for resource, change in (
             ("deployments.apps", {"paused": False}), ("cronjobs.batch", {"suspend": True}),
             ("jobs.batch", {"suspend": False}),
         ):  # fmt: skip
-            if world.plane.registry.get(resource) is None:
-                continue
             for obj in (await client.list(resource, NAMESPACE)).items:
                 if not obj.is_deleting:
                     await client.patch(resource, obj.name, {"spec": change}, NAMESPACE)
+        for obj in (await client.list(QUOTAS, NAMESPACE)).items:
+            # Where cpu is counted every pod has to say how much it wants: not all do.
+            names = [n for n in obj.spec["hard"] if n != "requests.cpu"] or ["pods"]
+            wide = {"op": "replace", "path": "/spec/hard", "value": dict.fromkeys(names, "1000")}
+            await client.patch(QUOTAS, obj.name, [wide], NAMESPACE, kind="json")
+        await client.delete_collection("limitranges", NAMESPACE)
 
     async def _settle(self, watchdog: Watchdog) -> None:
         """Within hours everything is as it was asked to be, and then nothing is written."""
         loop = asyncio.get_running_loop()
         end = loop.time() + SETTLE_SECONDS
-        pause = 1.0
-        while problems := unsettled(watchdog):
-            watchdog.check()
-            if loop.time() > end:
-                raise Violation("never settled: " + "; ".join(problems[:5]))
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 120.0)
-        if any(_restarts(p) for p in watchdog.objects.values()):
+        await self._wait(watchdog, end)
+        if any(restarts(p) for p in watchdog.of("pods")):
             return
         busy: dict[str, int] = {}
         for _ in range(_QUIET_TURNS):
@@ -362,67 +388,18 @@ class History:
             await asyncio.sleep(_QUIET_SECONDS)
             busy = {r: n for r, n in self.world.writes(since).items() if r not in _VOLATILE}
             if not busy:
+                await self._wait(watchdog, end)  # what came late has left nothing undone
                 return
         raise Violation(f"still writing when settled: {busy}")
 
-
-def _restarts(obj: Obj) -> bool:
-    """Whether its containers end again and again by themselves."""
-    return obj.key.resource == "pods" and (
-        "run=" in obj.annotations.get(LABEL, "") or "start_error" in obj.annotations.get(LABEL, "")
-    )
-
-
-def unsettled(w: Watchdog) -> list[str]:
-    """What is not yet as asked for; texts. Pods that fail by themselves are not waited for."""
-    found = [f"node {n.name} is not back" for n in w.world.nodes.values() if not n.is_up]
-    for obj in w.objects.values():
-        resource = obj.key.resource
-        if obj.is_deleting and resource in (*KINDS, "pods"):
-            found.append(f"{obj.key.path} is still being deleted")
-        elif resource in KINDS:
-            text = _unsettled_one(w, obj)
-            if text:
-                found.append(f"{obj.key.path}: {text}")
-        elif resource == "namespaces" and obj.is_deleting:
-            found.append(f"{obj.key.path} is terminating: {obj.status.get('conditions')}")
-        elif resource == "pods" and obj.controller is not None:
-            if obj.controller["uid"] not in w.by_uid:
-                found.append(f"{obj.key.path} is an orphan")
-    return found
-
-
-def _unsettled_one(w: Watchdog, obj: Obj) -> str:
-    status, spec, resource = obj.status, obj.spec, obj.key.resource
-    if resource == "jobs.batch":
-        return "" if is_finished(obj) else "not finished"
-    if resource == "cronjobs.batch":
-        return ""
-    if status.get("observedGeneration") != obj.meta.get("generation"):
-        return "not observed"
-    pods = [p for p in w.dependents(obj.uid, "pods") if is_live(p)]
-    if any(_restarts(p) for p in pods) or _restarts_template(spec):
-        return ""
-    if resource == "daemonsets.apps":
-        wanted = len(w.world.nodes)
-        have = (status.get("numberReady", 0), status.get("updatedNumberScheduled", 0))
-        return "" if have == (wanted, wanted) else f"{have} of {wanted}"
-    wanted = int(spec.get("replicas", 1))
-    names = ["replicas", "readyReplicas", "availableReplicas"]
-    if resource == "deployments.apps":
-        names.append("updatedReplicas")
-    else:
-        ready = sum(is_ready(p) for p in pods)
-        if len(pods) != wanted or ready != wanted:
-            return f"{ready}/{len(pods)} pods ready of {wanted}"
-    counts = tuple(int(status.get(n) or 0) for n in names)
-    return "" if set(counts) <= {wanted} else f"{dict(zip(names, counts, strict=True))} of {wanted}"
-
-
-def _restarts_template(spec: Body) -> bool:
-    meta = (spec.get("template") or {}).get("metadata") or {}
-    text = (meta.get("annotations") or {}).get(LABEL) or ""
-    return "run=" in text or "start_error" in text
+    async def _wait(self, watchdog: Watchdog, end: float) -> None:
+        pause, loop = 1.0, asyncio.get_running_loop()
+        while problems := unsettled(watchdog):
+            watchdog.check()
+            if loop.time() > end:
+                raise Violation("never settled: " + "; ".join(problems[:5]))
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 120.0)
 
 
 def replay(seed: int) -> str:
@@ -437,13 +414,18 @@ def run(seed: int) -> Outcome:
 def main(argv: list[str]) -> int:
     first, count = int(argv[0]), int(argv[1]) if len(argv) > 1 else 1
     failed = 0
+    sums: Counter[str] = Counter()
     for seed in range(first, first + count):
         try:
-            print(run(seed), flush=True)
+            done = run(seed)
         except Violation as e:
             failed += 1
             print(f"FAILED {e}", flush=True)
-    print(f"{count - failed} passed, {failed} failed")
+        else:
+            print(done, flush=True)
+            sums.update({n: getattr(done, n) for n in _SUMMED})
+    print(f"{count - failed} passed, {failed} failed; " + ", ".join(
+        f"{round(n)} {name}" for name, n in sums.items()))  # fmt: skip
     return 1 if failed else 0
 
 

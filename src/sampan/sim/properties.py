@@ -7,20 +7,23 @@ moment ago: bounds are those of any moment of the last ``GRACE`` seconds.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from sampan.api.call import Call, User
 from sampan.api.obj import Body, Key, Obj
 from sampan.apiserver.pages import obj_of
+from sampan.sim import guards
+from sampan.sim.look import FINAL, is_finished, is_live, scaled
 from sampan.sim.world import World
 from sampan.store.base import Change
 
 GRACE = 60.0
 MOST_WRITES = 20_000  # of a history: more is somebody going round in a circle
-_FINAL = ("Succeeded", "Failed")
+
+
+G = TypeVar("G", bound=guards.Guard)
 
 
 class Violation(AssertionError):
@@ -29,29 +32,6 @@ class Violation(AssertionError):
 
 class Endless(BaseException):
     """Ends whoever writes on and on without time going by: no timer would ever fire again."""
-
-
-def is_live(pod: Obj) -> bool:
-    """Neither ended nor being deleted."""
-    return not pod.is_deleting and pod.status.get("phase") not in _FINAL
-
-
-def is_ready(pod: Obj) -> bool:
-    found = pod.status.get("conditions") or ()
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in found)
-
-
-def is_finished(job: Obj) -> bool:
-    found = job.status.get("conditions") or ()
-    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in found)
-
-
-def scaled(value: Any, whole: int, *, up: bool) -> int:
-    """An IntOrString of a number of replicas."""
-    if isinstance(value, str):
-        part = int(value.rstrip("%")) * whole / 100
-        return math.ceil(part) if up else math.floor(part)
-    return int(value or 0)
 
 
 def surge_bound(deployment: Obj) -> int:
@@ -77,7 +57,10 @@ class Watchdog:
         self.checked = 0
         self.writes = 0
         self.violations: list[str] = []
-        self._bounds: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+        self.evictions = self.rescales = self.preemptions = 0
+        self._held: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        self._by_resource: defaultdict[str, dict[str, Obj]] = defaultdict(dict)
+        self._guards = {kind: kind(self) for kind in guards.ALL}
         for change in world.store.changes(0):
             self._take(change)
         world.store.observers.append(self._seen)
@@ -95,23 +78,30 @@ class Watchdog:
         if self.writes > MOST_WRITES:
             self.violations.append(f"{changes[-1].key}: written on and on")
             raise Endless
-        for change in changes:
-            old, new = self._take(change)
+        pairs = [self._take(change) for change in changes]
+        found: list[str] = []
+        for change, (old, new) in zip(changes, pairs, strict=True):
             for check in _CHECKS.get(change.key.split("/", 1)[0], ()):
                 self.checked += 1
-                for text in check(self, old, new):
-                    at = self.world.clock.now()
-                    self.violations.append(f"{at:.3f} {change.key}@{change.revision}: {text}")
+                found += [f"{change.key}@{change.revision}: {t}" for t in check(self, old, new)]
+        touched = {change.key.split("/", 1)[0] for change in changes}
+        for guard in self._guards.values():
+            if not touched.isdisjoint(guard.resources):
+                self.checked += 1
+                found += [f"@{changes[-1].revision}: {text}" for text in guard.see(pairs)]
+        self.violations += [f"{self.world.clock.now():.3f} {text}" for text in found]
 
     def _take(self, change: Change) -> tuple[Obj | None, Obj | None]:
         old = self.objects.pop(change.key, None)
         new = obj_of(change.record) if change.record is not None else None
+        held = self._by_resource[change.key.split("/", 1)[0]]
         if old is not None:
+            del held[change.key]
             self.by_uid.pop(old.uid, None)
             if old.controller is not None:
                 self.owned[old.controller["uid"]].pop(change.key, None)
         if new is not None:
-            self.objects[change.key] = new
+            self.objects[change.key] = held[change.key] = new
             self.by_uid[new.uid] = new
             if new.controller is not None:
                 self.owned[new.controller["uid"]][change.key] = new
@@ -120,17 +110,35 @@ class Watchdog:
     def dependents(self, uid: str, resource: str) -> list[Obj]:
         return [o for o in self.owned[uid].values() if o.key.resource == resource]
 
+    def guard(self, kind: type[G]) -> G:
+        found = self._guards[kind]
+        assert isinstance(found, kind)
+        return found
+
+    def of(self, resource: str) -> list[Obj]:
+        return [*self._by_resource[resource].values()]
+
     def bound(self, uid: str, name: str, now_is: int) -> int:
         """The largest value *name* of an object had within the last GRACE seconds."""
+        return self.span(uid, name, now_is)[1]
+
+    def span(self, uid: str, name: str, now_is: int, *, keep: float = GRACE) -> tuple[int, int]:
+        """The smallest and the largest value of the last *keep* seconds."""
         now = self.world.clock.now()
-        held = self._bounds[(uid, name)]
+        held = self._held.setdefault((uid, name), [])
         if not held or held[-1][1] != now_is:
             held.append((now, now_is))
-        while len(held) > 1 and held[1][0] < now - GRACE:
+        while len(held) > 1 and held[1][0] < now - keep:
             held.pop(0)
-        return max(value for _, value in held)
+        values = [value for _, value in held]
+        return min(values), max(values)
 
     def _heard(self, user: User, call: Call) -> None:
+        for guard in self._guards.values():
+            self.violations += guard.hear(user, call)
+        self._collected(user, call)
+
+    def _collected(self, user: User, call: Call) -> None:
         """The collector deletes nothing that has an owner which is there to stay."""
         if call.verb != "delete" or not user.name.endswith(":generic-garbage-collector"):
             return
@@ -163,7 +171,7 @@ def pods_stay_where_they_are(_w: Watchdog, old: Obj | None, new: Obj | None) -> 
     if before and before != after:
         yield f"moved from {before} to {after}"
     was, phase = old.status.get("phase"), new.status.get("phase")
-    if was in _FINAL and phase != was:
+    if was in FINAL and phase != was:
         yield f"came back from {was} to {phase}"
 
 

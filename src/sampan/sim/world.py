@@ -135,14 +135,17 @@ class World:
         self.store = ObservedStore(beginning.store if beginning is not None else None)
         self.nodes: dict[str, SimNode] = {}
         self.deaths = 0
+        self.restarts: dict[str, int] = {}  # controller -> how often it was killed alone
         self._rng = random.Random(f"{seed}/faults")
         self._chance = random.Random(f"{seed}/ids")
         if beginning is not None:
             self._chance.setstate(cast(tuple[Any, ...], beginning.ids))
         self._ids = Ids(self._chance)
         self._planes = 0
+        self._away: set[str] = set()  # controllers that were killed and are not back yet
         self._process: Process | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._visits: dict[asyncio.Task[None], None] = {}
         self._door = _Door(self)
         self._digest = hashlib.sha256()
         self.listeners: list[Callable[[User, Call], None]] = []  # to every call of a component
@@ -165,7 +168,9 @@ class World:
     def new_plane(self) -> ControlPlane:
         self._planes += 1
         process = self._make_process(f"control plane {self._planes}", self._plane_died)
+        process.part_died = self._controller_died
         self._process = process
+        self._away.clear()
         plane = ControlPlane(
             self.store, clock=self.clock, ids=self._ids,
             rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM",
@@ -192,11 +197,22 @@ class World:
         else:
             self._process.kill()
 
+    def kill_controller(self, name: str, *, after_writes: int = 0) -> None:
+        """Kill one controller now, or around its n-th write from now on. Others go on; another one
+        takes its place within seconds and knows nothing of what it did."""
+        assert self._process is not None
+        user = controller_user(name).name
+        if after_writes:
+            self._process.kill_part_at[user] = after_writes
+        else:
+            self._process.kill_part(user)
+
     def calm(self) -> None:
         """No more deaths that were announced."""
         for process in (self._process, *(n.process for n in self.nodes.values())):
             if process is not None:
                 process.kill_at = 0
+                process.kill_part_at.clear()
 
     def _plane_died(self, _process: Process) -> None:
         self.deaths += 1
@@ -204,6 +220,23 @@ class World:
             if node.process is not None:
                 node.process.cut()
         self._spawn(self._replace_plane(self.plane, self._rng.random() * _RESTART_SECONDS))
+
+    def _controller_died(self, user: str) -> bool:
+        """Only controllers have others to take their place."""
+        plane, names = self.plane, self.plane.engine.names
+        name = next((n for n in names if controller_user(n).name == user), "")
+        if not name or name in self._away:
+            return False
+        self._away.add(name)
+        self.deaths += 1
+        self.restarts[name] = self.restarts.get(name, 0) + 1
+        self._spawn(self._replace_controller(plane, name, self._rng.random() * _RESTART_SECONDS))
+        return True
+
+    async def _replace_controller(self, plane: ControlPlane, name: str, pause: float) -> None:
+        await plane.restart_controllers(name, pause)
+        if plane is self.plane:
+            self._away.discard(name)
 
     async def _replace_plane(self, dead: ControlPlane, pause: float) -> None:
         await dead.stop()
@@ -307,7 +340,27 @@ class World:
                 raise
         return await self.client.patch(t.resource, meta["name"], body, namespace, kind="strategic")
 
+    def visitor(self) -> Client:
+        """A client of the administrator's that suffers the faults in force."""
+        process = self._make_process("visitor", lambda _dead: None)
+        return Client(process.line(LocalTransport(self._door, ADMIN), ADMIN))
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Somebody does *work* beside all others, until it is done or ``end`` is called."""
+        self._visits[self._spawn(work)] = None
+
+    def end(self) -> None:
+        """Whoever ``begin`` let work stops."""
+        visits, self._visits = self._visits, {}
+        for task in visits:
+            task.cancel()
+
     # -- looking ---------------------------------------------------------------------------------
+
+    @property
+    def lives(self) -> int:
+        """How many control planes there were."""
+        return self._planes
 
     @property
     def runtimes(self) -> dict[str, FakeRuntime]:
@@ -333,10 +386,11 @@ class World:
 
     # -- end -------------------------------------------------------------------------------------
 
-    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coro)
         self._tasks[task] = None
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

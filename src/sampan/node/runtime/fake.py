@@ -110,6 +110,7 @@ class FakeRuntime:
         self.handlers = {"crun", "runc"}
         self.resize_error = ""
         self.down = False  # as if the runtime did not answer
+        self.missing: set[str] = set()  # images that are not there and cannot be pulled
         self.listeners: dict[tuple[str, int], Callable[[], object]] = {}
         self.calls: list[tuple[str, str]] = []
         self._clock = clock
@@ -345,6 +346,8 @@ class FakeRuntime:
 
     async def image(self, ref: str) -> Image | None:
         self._check()
+        if ref in self.missing:
+            return None
         if self._images is None:
             if ref.startswith("sha256:"):
                 return self._seen.get(ref)
