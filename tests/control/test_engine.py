@@ -62,6 +62,29 @@ class Counter:
         return [Update("configmaps", {**view.body, "data": {"n": str(number + 1)}})]
 
 
+def test_a_controller_that_is_removed_plans_nothing_more_and_another_takes_its_place() -> None:
+    async def main() -> None:
+        first, second = Counter(goal=3), Counter(goal=6)
+        api, client, engine = await engine_with(first)
+        await client.create("configmaps", {"metadata": {"name": "a"}}, "default")
+        await engine.settle()
+        await engine.remove(first.name)
+        assert engine.names == ()
+        planned = list(first.planned)
+        await client.create("configmaps", {"metadata": {"name": "b"}}, "default")
+        await engine.settle()
+        assert first.planned == planned
+        engine.add(second)
+        await engine.settle()
+        for name in "ab":
+            assert (await client.get("configmaps", name, "default")).body["data"] == {"n": "6"}
+        assert first.planned == planned
+        await engine.stop()
+        await api.authorizer.stop()
+
+    asyncio.run(main())
+
+
 async def engine_with(
     controller: Any, client: Client | None = None
 ) -> tuple[ApiServer, Client, Engine]:

@@ -271,3 +271,61 @@ def test_foreground_deletion_spares_dependents_of_another_owner() -> None:
         assert [o["name"] for o in held.owners] == ["other"]
 
     run(scenario)
+
+
+def test_nothing_is_collected_whose_owner_a_cache_has_not_seen_yet() -> None:
+    """The cache of the owner's resource is behind: what the API has counts."""
+
+    async def scenario(_api: ApiServer, client: Client, engine: Engine) -> None:
+        await engine.caches["secrets"].stop()
+        owner = await client.create("secrets", {"metadata": {"name": "owner"}}, "default")
+        held = {"apiVersion": "v1", "kind": "Secret", "name": "owner", "uid": owner.uid}
+        gone = {**held, "name": "gone", "uid": "gone"}
+        await make(client, "one", held)
+        await make(client, "two", held, gone)
+        await make(client, "three", gone)
+        await asyncio.sleep(0.2)
+        assert {"one", "two"} <= await names(client) and "three" not in await names(client)
+        engine.caches["secrets"].start()
+        await asyncio.sleep(1.2)
+        await engine.settle()
+        two = await client.get("configmaps", "two", "default")
+        assert [o["name"] for o in two.owners] == ["owner"]
+        await client.delete("secrets", "owner", "default")
+        await engine.settle()
+        assert not {"one", "two"} & await names(client)
+
+    run(scenario)
+
+
+def test_an_owner_in_a_namespace_cannot_be_judged_for_what_has_none() -> None:
+    async def scenario(_api: ApiServer, client: Client, engine: Engine) -> None:
+        ref = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone"}
+        meta = {"name": "x", "ownerReferences": [ref]}
+        await client.create("namespaces", {"metadata": meta})
+        await engine.settle()
+        assert not (await client.get("namespaces", "x")).is_deleting
+
+    run(scenario)
+
+
+def test_a_namespace_does_not_end_while_a_cache_has_not_seen_all_of_it() -> None:
+    async def scenario(_api: ApiServer, client: Client, engine: Engine) -> None:
+        await client.create("namespaces", {"metadata": {"name": "x"}})
+        await engine.settle()
+        await engine.caches["secrets"].stop()
+        await client.create(
+            "secrets", {"metadata": {"name": "s", "finalizers": ["example.com/hold"]}}, "x"
+        )
+        await client.delete("namespaces", "x")
+        await asyncio.sleep(0.2)
+        assert (await client.get("secrets", "s", "x")).is_deleting
+        assert (await client.get("namespaces", "x")).is_deleting
+        await client.patch("secrets", "s", {"metadata": {"finalizers": None}}, "x")
+        engine.caches["secrets"].start()
+        await asyncio.sleep(1.2)
+        await engine.settle()
+        with pytest.raises(StatusError):
+            await client.get("namespaces", "x")
+
+    run(scenario)

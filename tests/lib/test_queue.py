@@ -39,6 +39,7 @@ def test_back_off_doubles_and_is_forgotten() -> None:
     async def main() -> None:
         queue: WorkQueue[str] = WorkQueue(base=1.0, limit=5.0)
         assert [queue.retry("a") for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+        assert {queue.retry("a") for _ in range(2000)} == {5.0}  # no number grows beyond bounds
         assert queue.retry("b") == 1.0
         queue.succeed("a")
         assert queue.retry("a") == 1.0

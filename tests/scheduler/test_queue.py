@@ -65,6 +65,7 @@ def test_only_what_a_plugin_asked_for_wakes() -> None:
 
 def test_back_off_doubles_up_to_ten_seconds() -> None:
     assert [back_off(n) for n in range(1, 7)] == [1, 2, 4, 8, 10, 10]
+    assert back_off(5000) == 10
 
 
 def test_a_woken_pod_backs_off_but_is_taken_early_when_nothing_else_waits() -> None:
@@ -93,6 +94,21 @@ def test_nobody_waits_longer_than_five_minutes() -> None:
     assert popped(queue, 299) == "" and queue.next_due() == 300
     queue.flush(300)
     assert popped(queue, 300) == "a"
+
+
+def test_who_comes_when_it_is_due_finds_the_pod() -> None:
+    """At some moments m + 300 - m is less than 300: whoever then came at the time it was told
+    would come again and again (in virtual time without end)."""
+    for moment in (243.3, 543.3, 1e9 + 0.1, 0.7):
+        queue = SchedulingQueue(WAKES)
+        queue.add(info("a"), moment)
+        held = queue.pop(moment)
+        assert held is not None
+        queue.failed(held, moment, frozenset(("Fit",)))
+        due = queue.next_due()
+        assert due is not None
+        queue.flush(due)
+        assert popped(queue, due) == "a"
 
 
 def test_a_gated_pod_waits_until_its_gates_are_gone() -> None:

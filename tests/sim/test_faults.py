@@ -145,6 +145,52 @@ def test_repeated_and_dropped_events() -> None:
     run_virtual(main())
 
 
+def test_an_expired_watch_has_to_list_anew() -> None:
+    async def main() -> None:
+        _, client, _ = lined(Faults(watch_expire=1.0))
+        with pytest.raises(StatusError) as e:
+            async for _event in client.watch("configmaps"):
+                raise AssertionError("an event came through")
+        assert (e.value.code, e.value.reason) == (410, "Expired")
+
+    run_virtual(main())
+
+
+def test_one_of_a_process_dies_alone() -> None:
+    async def main() -> None:
+        api, made = Api(), process(Faults())
+        died: list[str] = []
+        made.part_died = lambda user: died.append(user) is None
+        other = User("other")
+        mine, theirs = (Client(made.line(api, u)) for u in (USER, other))
+        made.kill_part_at[USER.name] = 2
+        await create(mine)
+        await create(theirs)
+        with pytest.raises(Unknown):
+            await create(mine)
+        assert died == [USER.name] and made.alive
+        done = len(api.calls)
+        assert done in (2, 3)  # around the write
+        with pytest.raises(Unknown):
+            await mine.get("configmaps", "c1", "default")
+        await create(theirs)
+        await create(Client(made.line(api, USER)))  # who comes after it
+        assert len(api.calls) == done + 2
+
+    run_virtual(main())
+
+
+def test_who_cannot_die_alone_does_not() -> None:
+    async def main() -> None:
+        api, made = Api(), process(Faults(kill_one=1.0))
+        client = Client(made.line(api, USER))
+        for _ in range(3):
+            await create(client)
+        assert len(api.calls) == 3
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize("waiting", [True, False])
 def test_a_cut_ends_watches_that_wait_and_those_that_work(waiting: bool) -> None:
     async def main() -> None:
@@ -213,6 +259,40 @@ def test_a_control_plane_killed_between_any_two_writes_is_replaced(after: int) -
         assert w.deaths == 1
         assert await ready(w) == 3
         assert len((await w.client.list("pods", "default")).items) == 3
+
+    in_world(scenario)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+def test_a_controller_killed_between_any_two_writes_is_replaced(after: int) -> None:
+    async def scenario(w: World) -> None:
+        plane = w.plane
+        w.kill_controller("replicaset-controller", after_writes=after)
+        await w.client.create("replicasets.apps", replica_set(3), "default")
+        await asyncio.sleep(60)
+        assert w.deaths == 1 and w.plane is plane
+        assert w.restarts == {"replicaset-controller": 1}
+        assert plane.engine.names.count("replicaset-controller") == 1
+        assert await ready(w) == 3
+        assert len((await w.client.list("pods", "default")).items) == 3
+
+    in_world(scenario)
+
+
+def test_images_that_cannot_be_had() -> None:
+    async def scenario(w: World) -> None:
+        for node in w.nodes.values():
+            node.runtime.missing = {"i"}
+        await w.client.create("replicasets.apps", replica_set(1), "default")
+        await asyncio.sleep(60)
+        assert await ready(w) == 0
+        (pod,) = (await w.client.list("pods", "default")).items
+        waiting = pod.status["containerStatuses"][0]["state"]["waiting"]
+        assert waiting["reason"] in ("ErrImagePull", "ImagePullBackOff")
+        for node in w.nodes.values():
+            node.runtime.missing = set()
+        await asyncio.sleep(400)
+        assert await ready(w) == 1
 
     in_world(scenario)
 

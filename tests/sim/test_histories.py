@@ -54,11 +54,11 @@ def test_one_seed_is_one_history_whatever_the_hash_seed() -> None:
     told = set()
     for hash_seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-m", "sampan.sim.histories", "3", "6"], capture_output=True,
+            [sys.executable, "-m", "sampan.sim.histories", "3", "10"], capture_output=True,
             text=True, check=True, env={**os.environ, "PYTHONHASHSEED": hash_seed},
         )  # fmt: skip
         told.add(done.stdout)
-        assert len(set(re.findall("digest='([0-9a-f]{64})'", done.stdout))) == 6
+        assert len(set(re.findall("digest='([0-9a-f]{64})'", done.stdout))) == 10
     assert len(told) == 1
 
 

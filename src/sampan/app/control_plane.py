@@ -120,14 +120,14 @@ class ControlPlane:
         self.authorizer = RbacAuthorizer()
         self.tokens = TokenIssuer(token_key, clock=clock, ids=ids)
         self.tokens.bind_store(store)
-        allocator = ServiceAllocator(cidrs=addresses.services)
+        self._allocator = ServiceAllocator(cidrs=addresses.services)
         self.aggregation = Aggregation(
             self.registry, store, reach=reach, identity=proxy.client if proxy else None
         )
         self.api = ApiServer(
             registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
             authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
-            services=allocator, usage=usage, aggregation=self.aggregation,
+            services=self._allocator, usage=usage, aggregation=self.aggregation,
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
         self.load_balancers = LoadBalancerController(host_address)
@@ -157,7 +157,7 @@ class ControlPlane:
             ReplicationControllerController(), StatefulSetController(), DaemonSetController(),
             EndpointsController(), EndpointSliceController(), EndpointSliceMirroringController(),
             self.load_balancers, ServiceCIDRController(), AddressRepair(),
-            PortRepair(allocator.ports, allocator.take_repaired),
+            PortRepair(self._allocator.ports, self._allocator.take_repaired),
             VolumeBinder(), LocalProvisioner(), VolumeExpand(), ClaimProtection(),
             VolumeProtection(), EphemeralVolumes(),
             JobController(), JobPodReleaser(), CronJobController(), TtlAfterFinishedController(),

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+_MOST_DOUBLINGS = 64  # more would be no number any more
 
 
 class WorkQueue(Generic[K]):
@@ -54,7 +55,7 @@ class WorkQueue(Generic[K]):
         """Add *key* after its back-off, which doubles with every failure; the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        delay = min(self._base * 2.0**failures, self._limit)
+        delay = min(self._base * 2.0 ** min(failures, _MOST_DOUBLINGS), self._limit)
         self.add_after(key, delay)
         return delay
 

@@ -15,12 +15,13 @@ from sampan.api.obj import Key, Obj
 from sampan.scheduler.framework import PodInfo, Wake
 
 _FIRST, _LONGEST = 1.0, 10.0  # seconds of back-off
+_MOST_DOUBLINGS = 32  # more would be no number any more
 _PATIENCE = 300.0  # seconds a pod is unschedulable at most
 
 
 def back_off(failures: int) -> float:
     """Seconds to wait after so many failures."""
-    return min(_FIRST * 2.0 ** max(0, failures - 1), _LONGEST)
+    return min(_FIRST * 2.0 ** min(max(0, failures - 1), _MOST_DOUBLINGS), _LONGEST)
 
 
 @dataclass(slots=True, eq=False)

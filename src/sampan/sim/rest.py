@@ -73,13 +73,14 @@ def _workload(w: Watchdog, obj: Obj) -> str:
     if any(p for p in everyone if not p.spec.get("nodeName")):
         return ""  # the pods themselves tell whether they wait for room
     if resource == "jobs.batch":
-        return "" if is_finished(obj) else "not finished"
+        stuck = "create_error" in _behaviour(spec)  # what cannot be made cannot end
+        return "" if is_finished(obj) or stuck else "not finished"
     if resource == "cronjobs.batch":
         return ""
     if status.get("observedGeneration") != obj.meta.get("generation"):
         return "not observed"
     pods = [p for p in w.dependents(obj.uid, "pods") if is_live(p)]
-    if any(restarts(p) for p in everyone) or _restarts_template(spec):
+    if any(restarts(p) for p in everyone) or _fails(_behaviour(spec)):
         return ""
     if resource == "daemonsets.apps":
         wanted = len(w.world.nodes)
@@ -99,9 +100,10 @@ def _workload(w: Watchdog, obj: Obj) -> str:
     return _claims(w, obj) if resource == "statefulsets.apps" else ""
 
 
-def _restarts_template(spec: Body) -> bool:
+def _behaviour(spec: Body) -> str:
+    """What the containers of a workload's template do."""
     meta = (spec.get("template") or {}).get("metadata") or {}
-    return _fails((meta.get("annotations") or {}).get(LABEL) or "")
+    return str((meta.get("annotations") or {}).get(LABEL) or "")
 
 
 def _claims(w: Watchdog, obj: Obj) -> str:
@@ -209,7 +211,7 @@ _CHECKS = {
 
 
 def _service(w: Watchdog, obj: Obj) -> str:
-    if obj.is_deleting or obj.namespace != "work":
+    if obj.is_deleting or obj.namespace not in ("work", "default") or obj.name == "kubernetes":
         return ""
     selector = obj.spec.get("selector")
     written = w.objects.get(f"endpoints/{obj.namespace}/{obj.name}")

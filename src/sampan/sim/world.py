@@ -244,7 +244,10 @@ class World:
         plane = self.new_plane()
         await plane.start_api()
         self.plane = plane
+        process = self._process
         await plane.start_control()
+        if process is not None and not process.alive:
+            await plane.stop()  # it died while it started: what began since goes, too
 
     # -- nodes -----------------------------------------------------------------------------------
 
