@@ -44,6 +44,45 @@ def test_every_named_test_exists(facts: Facts) -> None:
         assert re.search(rf"^    def {test}\(|^def {test}\(", source, re.M), name
 
 
+# Every kind the controllers are asked for (issue 4), and where it is told of.
+TOLD = {
+    "Deployment": "deployment.md", "ReplicaSet": "replicaset.md", "StatefulSet": "statefulset.md",
+    "ReplicationController": "replicationcontroller.md", "DaemonSet": "daemonset.md",
+    "Job": "job.md", "CronJob": "cronjob.md", "PodDisruptionBudget": "poddisruptionbudget.md",
+    "HorizontalPodAutoscaler": "horizontalpodautoscaler.md", "ResourceQuota": "resourcequota.md",
+    "LimitRange": "limitrange.md", "Node": "nodes.md", "TTL": "nodes.md",
+    "ttlSecondsAfterFinished": "garbage.md",
+    "Certificate": "certificates.md", "Lease": "garbage.md", "finalizer": "garbage.md",
+    "Service": "service.md", "EndpointSlice": "endpointslice.md", "scheduler": "scheduler.md",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_every_kind_has_a_page_that_names_tests(kind: str) -> None:
+    text = (ROOT / "docs/controllers" / TOLD[kind]).read_text()
+    assert kind.lower() in text.lower()
+    assert re.search(r"`tests/[\w/]+\.py(::\w+)*`", text)
+
+
+def test_every_page_of_controllers_is_found() -> None:
+    """From the README, or because a controller declares it."""
+    told = set(TOLD.values()) | {"README.md"}
+    told |= {controller_docs.path_of(group, ROOT / "docs").name for group in PAGES}
+    assert {p.name for p in (ROOT / "docs/controllers").glob("*.md")} <= told
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.stem)
+def test_tests_that_pages_name_exist(page: Path) -> None:
+    for name in re.findall(r"tests/[\w/]+\.py(?:::\w+)*", page.read_text()):
+        path, *parts = name.split("::")
+        if path == "tests/controllers/test_x.py":  # how to declare one
+            continue
+        assert (ROOT / path).exists(), name
+        source = (ROOT / path).read_text()
+        for part in parts:
+            assert re.search(rf"^\s*(async )?(def|class) {part}\b", source, re.M), name
+
+
 def test_no_event_is_told_that_is_not_declared() -> None:
     """Modules that declare make their events by ``Event.about`` only, of declared ones only."""
     told = {e for f in DECLARED for e in f.events}

@@ -23,11 +23,11 @@ START = int(datetime(YEAR, 1, 1, tzinfo=UTC).timestamp())
 MINUTES = 365 * 24 * 60
 ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "Australia/Sydney", "Australia/Lord_Howe",
-    "Asia/Kathmandu", "Pacific/Apia", "America/Havana", "Atlantic/Azores", "Africa/Cairo",
+    "Asia/Kathmandu", "Pacific/Apia", "Africa/Cairo",
 )  # fmt: skip
 SCHEDULES = (
     # macros
-    "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly",
+    "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight",
     # single times, in the gaps and the overlaps of the zones above
     "30 2 * * *", "0 2 * * *", "15 2 * * *", "59 1 * * *", "30 1 * * *", "0 3 * * *", "30 0 * * *",
     "0 0 * * *", "59 23 * * *", "45 1 * * *", "0 1 * * *",
@@ -42,6 +42,7 @@ SCHEDULES = (
     # days on which clocks change
     "30 2 29 3 *", "30 2 8 3 *", "30 2 4 10 *", "15 2 4 10 *", "0 0 24 4 *", "30 1 1 11 *",
 )  # fmt: skip
+HOURLY = dict.fromkeys(("Europe/Berlin", "Australia/Sydney"), ("@hourly",))  # takes its time
 # What upstream's walk makes of it, where a plain reading differs: (zone, schedule) -> local times
 # it leaves out ("-") and those it adds ("+").
 WALKED: dict[tuple[str, str], tuple[str, ...]] = {
@@ -139,7 +140,7 @@ def local(t: int, zone: str) -> str:
 @pytest.mark.parametrize("zone", ZONES)
 def test_a_year_of_schedules(zone: str) -> None:
     differs = {}
-    for schedule in SCHEDULES:
+    for schedule in (*SCHEDULES, *HOURLY.get(zone, ())):
         want, have = plain(schedule, zone), walked(schedule, zone)
         lost = [f"-{local(t, zone)}" for t in sorted(want - have)]
         more = [f"+{local(t, zone)}" for t in sorted(have - want)]

@@ -60,6 +60,8 @@ def written(tmp_path: Path, text: str) -> Path:
         ("{duration: 1m, steps: [{at: 1s, metrics: {metric: a, external: 1, label: 1}}]}",
          "metrics[0].label: unknown"),
         ("{duration: 1m, steps: [{at: 1s, scale: {a/b: x}}]}", "'x' is not a whole number"),
+        ("{duration: 1m, steps: [{at: 1s, load: x}]}", "a mapping of objects to cores"),
+        ("{duration: 1m, steps: [{at: 1s, load: {a/b: -1}}]}", "-1 is not a number of cores"),
         ("{duration: 1m, expect: [{object: a/b, is: 1}]}", "expect[0].field: required"),
     ],
 )  # fmt: skip
@@ -167,6 +169,50 @@ def test_every_action_does_something(tmp_path: Path) -> None:
     assert run.unmet == [] and run.violations == []
     assert run.deaths == 3
     assert run.told[-1][1] == 'lose-node refused: nodes "node-9" not found'
+
+
+def test_a_node_is_drained_and_a_load_is_shared(tmp_path: Path) -> None:
+    run = played(
+        tmp_path,
+        """
+        duration: 10m
+        nodes: 2
+        steps:
+        - at: 0s
+          apply:
+          - apiVersion: apps/v1
+            kind: ReplicaSet
+            metadata: {name: web}
+            spec:
+              replicas: 3
+              selector: {matchLabels: {app: web}}
+              template:
+                metadata: {labels: {app: web}}
+                spec: {containers: [{name: c, image: i, resources: {requests: {cpu: "1"}}}]}
+          - apiVersion: policy/v1
+            kind: PodDisruptionBudget
+            metadata: {name: web}
+            spec: {minAvailable: 3, selector: {matchLabels: {app: web}}}
+          - apiVersion: autoscaling/v2
+            kind: HorizontalPodAutoscaler
+            metadata: {name: web}
+            spec:
+              scaleTargetRef: {apiVersion: apps/v1, kind: ReplicaSet, name: web}
+              minReplicas: 3
+              maxReplicas: 6
+        - {at: 1m, drain: node-1}
+        - {at: 2m, load: {replicasets.apps/web: 4}}
+        - {at: 8m, uncordon: node-1}
+        - {at: 9m, drain: node-9}
+        expect:
+        - {object: replicasets.apps/web, field: status.readyReplicas, is: 5}
+        - {object: nodes/node-1, field: spec.unschedulable, is: null}
+    """,
+    )
+    assert run.unmet == [] and run.violations == []
+    assert [text for _, text in run.told if "refused" in text] == [
+        'drain refused: nodes "node-9" not found'
+    ]
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ class History:
         name = self.dice.rng.choice([*self.world.nodes])
         timeout = self.dice.rng.choice([30.0, 120.0, 600.0])
         self._tell(f"drain {name} for {timeout} s")
-        self.world.begin(self._drained(name, timeout))
+        self.world.begin(f"drain {name}", self._drained(name, timeout))
 
     async def _drained(self, name: str, timeout: float) -> None:
         done = await drain.drain(self.world.visitor(), name, timeout=timeout)

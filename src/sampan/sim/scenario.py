@@ -21,16 +21,18 @@ from sampan.lib import duration
 from sampan.lib.loop import run_virtual
 from sampan.lib.quantity import QuantityError, quantity
 from sampan.node.runtime.fake import Behaviour
+from sampan.sim import drain
 from sampan.sim.faults import NONE, Faults
 from sampan.sim.properties import Watchdog
 from sampan.sim.world import World
 from sampan.store.base import Change
 
+_PATIENT = 365 * 86400.0  # whoever drains a node waits as long as it takes
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Terminating")
 _TOP = ("name", "seed", "nodes", "duration", "faults", "containers", "steps", "expect")
 _ACTIONS = (
     "apply", "scale", "patch", "delete", "lose-node", "return-node", "kill", "jump-clock",
-    "faults", "containers", "metrics",
+    "faults", "containers", "drain", "uncordon", "load", "metrics",
 )  # fmt: skip
 _SERIES = ("metric", "pods", "object", "external", "value", "labels", "namespace")
 
@@ -140,6 +142,12 @@ def _whole(value: Any, where: str) -> int:
     return value
 
 
+def _cores(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise BadScenario(f"{where}: {value!r} is not a number of cores")
+    return float(value)
+
+
 def _seconds(value: Any, where: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
@@ -208,6 +216,10 @@ def _value(action: str, value: Any, where: str, base: Path) -> Any:
         case "delete":
             given = value if isinstance(value, list) else [value]
             return [_target(v, where) for v in given]
+        case "load":
+            if not isinstance(value, dict):
+                raise BadScenario(f"{where}: a mapping of objects to cores is needed")
+            return {_target(k, where): _cores(v, f"{where}.{k}") for k, v in value.items()}
         case "jump-clock":
             return _seconds(value, where)
         case "faults":
@@ -408,10 +420,35 @@ async def _say_metrics(w: World, step: Step) -> str:
     return "metrics change: " + ", ".join(str(one["metric"]) for one in step.value)
 
 
+async def _drain(world: World, step: Step) -> str:
+    """It goes on beside the steps that follow, until the node's pods are gone."""
+    name = _node(world, step.value)
+
+    async def work() -> None:
+        await drain.drain(world.visitor(), name, timeout=_PATIENT)
+
+    world.begin(f"drain {name}", work())
+    return f"drain {name}"
+
+
+async def _uncordon(world: World, step: Step) -> str:
+    name = _node(world, step.value)
+    world.end(f"drain {name}")
+    await drain.cordon(world.client, name, on=False)
+    return f"uncordon {name}"
+
+
+async def _load(world: World, step: Step) -> str:
+    for (_resource, namespace, name), cores in step.value.items():
+        world.begin(f"load {namespace}/{name}", world.share(namespace, f"{name}-", cores))
+    return "load " + ", ".join(f"{k[0]}/{k[2]} with {v:g} cores" for k, v in step.value.items())
+
+
 _ACTS: dict[str, Callable[[World, Step], Any]] = {
     "apply": _apply, "scale": _scale, "patch": _patch, "delete": _delete, "lose-node": _lose,
     "return-node": _return, "kill": _kill, "jump-clock": _jump, "faults": _set_faults,
-    "containers": _set_containers, "metrics": _say_metrics,
+    "containers": _set_containers, "drain": _drain, "uncordon": _uncordon, "load": _load,
+    "metrics": _say_metrics,
 }  # fmt: skip
 
 

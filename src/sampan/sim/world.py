@@ -36,6 +36,7 @@ from sampan.store.memory import Image, MemoryStore
 _KEY = tls.new_key()
 _AUTHORITY = tls.new_authority("world", now=START)
 CAPACITY = {"cpu": "8", "memory": "16Gi", "pods": "110"}
+_SHARE_SECONDS = 5.0  # between looks at who shares a load
 _RESTART_SECONDS = 5.0  # how long what was killed stays away, at most
 
 
@@ -145,7 +146,7 @@ class World:
         self._away: set[str] = set()  # controllers that were killed and are not back yet
         self._process: Process | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._visits: dict[asyncio.Task[None], None] = {}
+        self._visits: dict[str, asyncio.Task[None]] = {}
         self._door = _Door(self)
         self._digest = hashlib.sha256()
         self.listeners: list[Callable[[User, Call], None]] = []  # to every call of a component
@@ -348,15 +349,26 @@ class World:
         process = self._make_process("visitor", lambda _dead: None)
         return Client(process.line(LocalTransport(self._door, ADMIN), ADMIN))
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Somebody does *work* beside all others, until it is done or ``end`` is called."""
-        self._visits[self._spawn(work)] = None
+    def begin(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Somebody does *work* beside all others, until it is done or ``end`` is called. What was
+        begun under the same name ends."""
+        self.end(what)
+        self._visits[what] = self._spawn(work)
 
-    def end(self) -> None:
-        """Whoever ``begin`` let work stops."""
-        visits, self._visits = self._visits, {}
-        for task in visits:
-            task.cancel()
+    def end(self, what: str = "") -> None:
+        """Whoever began *what* stops; or all of them."""
+        for name in [what] if what else [*self._visits]:
+            task = self._visits.pop(name, None)
+            if task is not None:
+                task.cancel()
+
+    async def share(self, namespace: str, prefix: str, cores: float) -> None:
+        """Work for so many cores in all, shared by the pods whose names begin so: for ``begin``."""
+        while True:
+            count = sum(n.runtime.count(namespace, prefix) for n in self.nodes.values())
+            for node in self.nodes.values():
+                node.runtime.load(namespace, prefix, cores / max(1, count))
+            await asyncio.sleep(_SHARE_SECONDS)
 
     # -- looking ---------------------------------------------------------------------------------
 

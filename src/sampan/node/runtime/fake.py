@@ -291,6 +291,13 @@ class FakeRuntime:
         """Let a running container end now (for tests and scenarios)."""
         self._end(self._container(container_id), exit_code=exit_code, reason=reason)
 
+    def count(self, namespace: str, prefix: str) -> int:
+        """The containers that run, of the pods whose names begin so."""
+        return sum(
+            c.state.state == "running" and c.sandbox.spec.namespace == namespace
+            and c.sandbox.spec.name.startswith(prefix) for c in self._containers.values()
+        )  # fmt: skip
+
     def load(self, namespace: str, prefix: str, cores: float) -> None:
         """From now on each container of the pods whose names begin so uses *cores*."""
         now = self._clock.now()
