@@ -397,6 +397,7 @@ def test_the_node_is_registered_and_kept_alive_cheaply() -> None:
         assert lease is not None
         assert lease.spec["holderIdentity"] == "n1"
         assert lease.spec["leaseDurationSeconds"] == 40
+        assert [(o["kind"], o["name"]) for o in lease.owners] == [("Node", "n1")]
 
     virtual(body)
 
