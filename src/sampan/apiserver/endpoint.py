@@ -80,7 +80,8 @@ class Plugin(Protocol):
 
 
 class ApiServer:
-    """Implements ``api.call.Endpoint`` over a store."""
+    """Implements ``api.call.Endpoint`` over a store. pace: how many times longer than usual its
+    bookmarks and sweeps are apart."""
 
     def __init__(
         self,
@@ -96,7 +97,9 @@ class ApiServer:
         services: ServiceAllocator | None = None,
         usage: UsageOfNodes = dict,
         aggregation: Aggregation | None = None,
+        pace: float = 1.0,
     ) -> None:
+        self._pace = pace
         self.registry = registry
         self.schemas = schemas
         self.store = store
@@ -161,7 +164,7 @@ class ApiServer:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_EVENT_SWEEP)
+            await asyncio.sleep(_EVENT_SWEEP * self._pace)
             self.forget_old_lists()
             await self.expire_events()
 
@@ -262,7 +265,8 @@ class ApiServer:
             return aliases.watch(self, call, t)
         if "watch" not in t.verbs:
             raise method_not_allowed(t.resource, call.verb)
-        return watching.events(self.store, t, call.namespace, call.options)
+        every = watching.BOOKMARK_SECONDS * self._pace
+        return watching.events(self.store, t, call.namespace, call.options, every)
 
     async def read(self, call: Call, t: ResourceType) -> Obj:
         """The current object. Raises StatusError 404."""

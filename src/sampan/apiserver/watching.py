@@ -61,8 +61,9 @@ def _invalid(field: str, text: str) -> StatusError:
 
 
 def events(
-    store: Store, t: ResourceType, namespace: str, options: Mapping[str, str]
-) -> AsyncIterator[Event]:
+    store: Store, t: ResourceType, namespace: str, options: Mapping[str, str],
+    bookmark_seconds: float = BOOKMARK_SECONDS,
+) -> AsyncIterator[Event]:  # fmt: skip
     """The events of a watch. Options are checked at once (StatusError); a revision that is no
     longer kept, or a reader that falls too far behind, ends the iteration by StatusError 410."""
     chosen = selection(t, options)
@@ -70,12 +71,13 @@ def events(
     since = revision_option(store, options.get("resourceVersion", ""))
     marked = initial and bool(options.get("sendInitialEvents"))
     bookmarks = options.get("allowWatchBookmarks", "").lower() in ("1", "true", "t")
-    return _run(store, t, namespace, chosen, None if initial else since, bookmarks, marked)
+    every = bookmark_seconds if bookmarks else None
+    return _run(store, t, namespace, chosen, None if initial else since, every, marked)
 
 
 async def _run(
     store: Store, t: ResourceType, namespace: str, chosen: Selection, since: int | None,
-    bookmarks: bool, marked: bool,
+    bookmark_seconds: float | None, marked: bool,
 ) -> AsyncIterator[Event]:  # fmt: skip
     prefix = Key.prefix(t.resource, namespace)
     if since is None:
@@ -93,16 +95,16 @@ async def _run(
                 obj = obj_of(record)
                 if chosen.matches(obj):
                     yield Event("ADDED", obj)
-            if marked and bookmarks:
+            if marked and bookmark_seconds is not None:
                 yield bookmark(t, since, initial_end=True)
         told = since
         changes = aiter(watch)
         while True:
             try:
-                async with asyncio.timeout(BOOKMARK_SECONDS):
+                async with asyncio.timeout(bookmark_seconds):
                     batch = await anext(changes)
             except TimeoutError:
-                if bookmarks and watch.position > told:
+                if watch.position > told:
                     told = watch.position
                     yield bookmark(t, told)
                 continue

@@ -101,6 +101,7 @@ class ControlPlane:
     host_address: the cluster's own loopback address, where LoadBalancer services are found.
     line: what stands between a component and the API (worlds with faults put theirs there).
     usage: what the containers of each node use, by node (metrics.k8s.io).
+    pace: how many times longer than usual its regular work waits (worlds in which years pass).
     proxy: how other API servers know this one; reach: how addresses of Services are connected to.
     """
 
@@ -110,6 +111,7 @@ class ControlPlane:
         host_address: str = "127.0.0.1",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
         usage: UsageOfNodes = dict, proxy: FrontProxy | None = None, reach: Reach = loopback,
+        pace: float = 1.0,
     ) -> None:  # fmt: skip
         self._line = line
         self.store = store
@@ -128,11 +130,12 @@ class ControlPlane:
             registry=self.registry, schemas=self.schemas, store=store, clock=clock, ids=ids,
             authorizer=self.authorizer, admission=admission.builtin(), token_issuer=self.tokens,
             services=self._allocator, usage=usage, aggregation=self.aggregation,
+            pace=pace,
         )  # fmt: skip
         self.engine = Engine(self._controller_client, clock=clock, rng=rng)
         self.load_balancers = LoadBalancerController(host_address)
         self._stored = [t for t in self.registry if not t.virtual and t.alias is None]
-        self._made_with = (root_ca, sign, addresses, api_port, proxy)
+        self._made_with = (root_ca, sign, addresses, api_port, proxy, pace)
         for controller in self._controllers():
             self.engine.add(controller)
         self.scheduler = Scheduler(
@@ -142,7 +145,7 @@ class ControlPlane:
 
     def _controllers(self) -> tuple[Any, ...]:
         """One of each, as new."""
-        root_ca, sign, addresses, api_port, proxy = self._made_with
+        root_ca, sign, addresses, api_port, proxy, pace = self._made_with
         clock, stored = self.clock, self._stored
         namespaced = [t.resource for t in stored if t.namespaced]
         kinds = {(t.api_version, t.kind): (t.resource, t.namespaced) for t in stored}
@@ -162,7 +165,7 @@ class ControlPlane:
             VolumeProtection(), EphemeralVolumes(),
             JobController(), JobPodReleaser(), CronJobController(), TtlAfterFinishedController(),
             DisruptionController(), StaleDisruptions(),
-            NodeHealth(clock), NodeEviction(), TaintEvictionController(clock),
+            NodeHealth(clock, pace), NodeEviction(), TaintEvictionController(clock),
             PodCollector(clock), EndedPods(), NodeTtlController(),
             ResourceQuotaController(namespaced),
             CertificateApprover(), CertificateSigner(sign), CertificateCleaner(),

@@ -98,13 +98,15 @@ class _Known:
 
 
 class NodeHealth:
-    """Tells when a node is not heard of any more."""
+    """Tells when a node is not heard of any more. pace: how many times longer than usual it waits
+    for a sign of life."""
 
     name = NAME
     workers = 2
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, pace: float = 1.0) -> None:
         self._clock = clock
+        self._pace = pace
         self._known: dict[str, _Known] = {}
         self._ready: set[str] = set()  # nodes that are, of those that count
         self.triggers: tuple[Trigger, ...] = (
@@ -156,7 +158,7 @@ class NodeHealth:
         if view.is_new:
             actions.append(REGISTERED.about(node.body, node=node.name))
         grace = GRACE if nodes.condition(node, "Ready") is not None else START_GRACE
-        late = view.heard + grace
+        late = view.heard + grace * self._pace
         if now >= late:
             lost = _silent(node, now)
             if lost is not None:

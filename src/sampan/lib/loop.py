@@ -13,6 +13,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 START = 1_700_000_000.0
+# A timer is due when its time is less than now and this. The machine's own resolution (1e-9) is
+# nothing beside 2**24 seconds: after 194 days no timer would ever be due.
+_RESOLUTION = 1e-6
 
 
 class _Jump(selectors.DefaultSelector):
@@ -38,6 +41,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector = _Jump()
         selector.loop = self
         super().__init__(selector)
+        self._clock_resolution = _RESOLUTION
 
     def time(self) -> float:
         return self.passed

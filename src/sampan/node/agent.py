@@ -42,7 +42,8 @@ class Agent:
     capacity: cpu, memory and pods; what this machine has when not given. tmpfs: mounts for
     emptyDir volumes in memory. disks: the node's local volumes; view: see DirectoryVolumes;
     provisioner: as whom local volumes are deleted. The runtime is started and let go with the
-    agent; its containers outlive both.
+    agent; its containers outlive both. pace: how many times longer than usual it waits between
+    signs of life.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Agent:
         provisioner: Client | None = None,
         events: EventSink | None = None,
         cluster_dns: Sequence[str] = (DEFAULT.primary.dns,),
+        pace: float = 1.0,
     ) -> None:
+        self._pace = pace
         sizes = dict(capacity or register.detect_capacity(data_dir))
         self.identity = register.Identity(
             name=node_name,
@@ -327,7 +330,7 @@ class Agent:
 
     async def _resync(self) -> None:
         while True:
-            await asyncio.sleep(RESYNC)
+            await asyncio.sleep(RESYNC * self._pace)
             await self._observe(None)
 
     async def _observe(self, ids: set[str] | None) -> None:
@@ -431,12 +434,12 @@ class Agent:
         except StatusError as error:
             if error.code != 404:
                 raise
-            body = register.lease_body(name, uid=self._uid, now=now)
+            body = register.lease_body(name, uid=self._uid, now=now, pace=self._pace)
             await self._client.create(resource, body, namespace)
 
     async def _keep_alive(self) -> None:
         while True:
-            await asyncio.sleep(register.RENEW)
+            await asyncio.sleep(register.RENEW * self._pace)
             await self._check_runtime()
             with contextlib.suppress(Unknown, OSError):
                 try:

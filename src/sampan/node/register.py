@@ -157,7 +157,7 @@ def node_info(identity: Identity) -> Body:
     }
 
 
-def lease_body(name: str, *, uid: str, now: str) -> Body:
+def lease_body(name: str, *, uid: str, now: str, pace: float = 1.0) -> Body:
     """A Lease in kube-node-lease. now: a MicroTime."""
     meta: dict[str, Any] = {"name": name, "namespace": "kube-node-lease"}
     if uid:
@@ -168,7 +168,7 @@ def lease_body(name: str, *, uid: str, now: str) -> Body:
         "metadata": meta,
         "spec": {
             "holderIdentity": name,
-            "leaseDurationSeconds": LEASE_SECONDS,
+            "leaseDurationSeconds": int(LEASE_SECONDS * pace),
             "renewTime": now,
         },
     }

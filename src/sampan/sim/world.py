@@ -115,6 +115,8 @@ class SimNode:
 class World:
     """A control plane, and nodes with fake runtimes. Everything random comes from *seed*.
 
+    pace: how many times longer than usual nodes, watches and sweeps keep quiet, where years pass:
+    a node is then missed as much later.
     client: the administrator's, untouched by faults. faults: in force now; change at any time.
     beginning: of a world of this seed. addresses: which families it has, and their ranges.
     proxy: how other API servers know this one (its keys are new ones in every process, so that
@@ -126,9 +128,10 @@ class World:
     def __init__(
         self, *, seed: int = 0, faults: Faults = NONE, clock: Clock | None = None,
         beginning: Beginning | None = None, proxy: FrontProxy | None = None,
-        addresses: Plan = DEFAULT,
+        addresses: Plan = DEFAULT, pace: float = 1.0,
     ) -> None:  # fmt: skip
         self.seed = seed
+        self._pace = pace
         self.addresses = addresses
         self._proxy = proxy
         self.faults = faults
@@ -176,7 +179,7 @@ class World:
             self.store, clock=self.clock, ids=self._ids,
             rng=random.Random(f"{self.seed}/{self._planes}"), root_ca="PEM",
             sign=csr.signer(_AUTHORITY), token_key=_KEY,
-            addresses=self.addresses, line=process.line, proxy=self._proxy,
+            addresses=self.addresses, line=process.line, proxy=self._proxy, pace=self._pace,
             usage=lambda: {name: agent.usage for name, agent in self.agents.items()},
         )  # fmt: skip
         plane.aggregation.remotes.inner[METRICS_SERVICE] = self.metrics.answer
@@ -281,7 +284,7 @@ class World:
             capacity=node.capacity, labels=node.labels, taints=node.taints,
             addresses=self.addresses.node(node.index), pod_cidrs=self.addresses.pods_of(node.index),
             cluster_dns=[a.dns for a in self.addresses.of],
-            provisioner=client(controller_user(LocalProvisioner.name)),
+            provisioner=client(controller_user(LocalProvisioner.name)), pace=self._pace,
         )  # fmt: skip
         node.started = False
         await node.agent.start()
@@ -427,10 +430,10 @@ class World:
 
 @asynccontextmanager
 async def world(
-    *, nodes: int = 2, seed: int = 0, addresses: Plan = DEFAULT
+    *, nodes: int = 2, seed: int = 0, addresses: Plan = DEFAULT, pace: float = 1.0
 ) -> AsyncIterator[World]:
     """A running cluster without faults, its nodes ``n1``, ``n2``, ..."""
-    made = World(seed=seed, addresses=addresses)
+    made = World(seed=seed, addresses=addresses, pace=pace)
     await made.start()
     for i in range(nodes):
         await made.add_node(f"n{i + 1}")
