@@ -106,7 +106,32 @@ def spreads(draw: st.DrawFn) -> Body:
     return found
 
 
-FOCI = ("pods", "spread", "nodes", "resources")
+FOCI = ("pods", "spread", "nodes", "resources", "images")
+IMAGES = ("db:1", "web", "reg.example:5000/big", "small:2")
+SIZES = {"db:1": 400, "web:latest": 900, "reg.example:5000/big:latest": 2500, "small:2": 20}
+
+
+@st.composite
+def init_containers(draw: st.DrawFn) -> Body:
+    """Those that end, and sidecars; with ports, of which only a sidecar's are taken."""
+    found: Body = {"name": "i", "image": "i"}
+    if draw(st.booleans()):
+        found["resources"] = {"requests": {"cpu": draw(one_of("300m", "1500m"))}}
+    if draw(st.booleans()):
+        found["restartPolicy"] = "Always"
+    if draw(one_of(False, False, True)):
+        found["ports"] = [draw(host_ports())]
+    return found
+
+
+@st.composite
+def host_ports(draw: st.DrawFn) -> Body:
+    found: Body = {"containerPort": 80, "protocol": draw(one_of("TCP", "TCP", "UDP"))}
+    if draw(st.booleans()):
+        found["hostPort"] = draw(one_of(80, 81))
+        if draw(st.booleans()):
+            found["hostIP"] = draw(one_of("0.0.0.0", "10.0.0.1", "10.0.0.2"))
+    return found
 
 
 @st.composite
@@ -137,6 +162,16 @@ def shapes(draw: st.DrawFn, focus: str) -> Body:
             found["requests"] = {"example.com/gpu": "1"}
         if draw(one_of(False, False, True)):
             found["overhead"] = {"cpu": "250m"}
+        if draw(one_of(False, False, True)):
+            found["initContainers"] = draw(st.lists(init_containers(), min_size=1, max_size=3))
+        if draw(one_of(False, False, False, True)):
+            found["resources"] = {"requests": {"cpu": draw(one_of("1", "2500m"))}}
+    if focus == "images":
+        found["containers"] = [
+            {"name": f"c{i}", "image": draw(one_of(*IMAGES)),
+             "ports": draw(st.lists(host_ports(), max_size=1))}
+            for i in range(draw(st.integers(1, 2)))
+        ]  # fmt: skip
     return found
 
 
@@ -156,11 +191,21 @@ def node_bodies(draw: st.DrawFn, name: str, focus: str) -> Obj:
         spec["unschedulable"] = True
     is_tight = focus == "resources"
     more = {"example.com/gpu": "1"} if is_tight and draw(st.booleans()) else {}
+    images = None
+    if focus == "images":
+        held = draw(st.sets(st.sampled_from(sorted(SIZES))))
+        images = [{"names": [n], "sizeBytes": SIZES[n] << 20} for n in sorted(held)]
     return node(
-        name, cpu=draw(one_of("1", "2", "4")) if is_tight else "8",
+        name, cpu=draw(one_of("1", "2", "4")) if is_tight else "8", images=images,
         pods=draw(one_of("2", "5")) if is_tight else "50", labels=labels,
         more=more, **spec,
     )  # fmt: skip
+
+
+def above_least(scores: dict[str, int]) -> dict[str, int]:
+    """Scores as they compare: what all nodes have alike does not matter."""
+    least = min(scores.values())
+    return {name: points - least for name, points in scores.items()}
 
 
 def compare(fast: Cycle, p: Obj, plain: PlainCluster) -> str:
@@ -183,6 +228,8 @@ def compare(fast: Cycle, p: Obj, plain: PlainCluster) -> str:
         assert scores[found] == max(scores.values()), (found, scores)
     table = fast.table(info)
     assert not isinstance(table, Early)
+    if len(fitting) > 1 and not table.plan.names:
+        assert above_least(table.scores()) == above_least(scores)
     refused = {name: reject.reasons for name, (_, reject) in table.rejections().items()}
     assert {k: sorted(v) for k, v in refused.items()} == {
         k: sorted(v) for k, v in said.items() if v

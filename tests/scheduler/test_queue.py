@@ -150,3 +150,72 @@ def test_a_namesake_is_another_pod() -> None:
     queue.add(PodInfo.of(Obj.of(pod("a").key, body, 2)), 0)
     held = queue.pop(0)
     assert held is not None and held.pod.uid == "second" and held.failures == 0
+
+
+def test_what_became_of_a_pod_that_was_backing_off() -> None:
+    """Its old places in the heaps wake nobody."""
+    queue = SchedulingQueue(WAKES)
+    failed(queue, "a", "Fit")
+    changed(queue, "ADDED", 0.5)
+    queue.remove(info("a").obj.key)
+    assert popped(queue, 2.0) == "" and queue.next_due() is None
+    failed(queue, "b", "Fit", now=3.0)
+    changed(queue, "ADDED", 3.5)
+    queue.add(info("b"), 3.6, gated=True)
+    assert popped(queue, 10.0) == "" and queue.place_of(info("b").obj.key) == "gated"
+
+
+def test_a_pod_that_changes_in_hand_is_not_taken_twice() -> None:
+    queue = SchedulingQueue(WAKES)
+    queue.add(info("a"), 0)
+    held = queue.pop(0)
+    assert held is not None
+    queue.add(info("a", priority=7), 1)
+    assert popped(queue, 1) == "" and held.pod.priority == 7
+    queue.failed(held, 1, frozenset({"Fit"}))
+    assert queue.place_of(held.key) == "unschedulable"
+    queue.add(info("a", priority=8), 1.5)
+    assert queue.place_of(held.key) == "backing off"
+
+
+def test_the_newest_state_of_a_pod_is_what_is_popped() -> None:
+    queue = SchedulingQueue(WAKES)
+    failed(queue, "a", "Fit")
+    newer = PodInfo.of(pod("a", labels={"x": "y"}))
+    queue.update(newer)
+    assert queue.place_of(newer.obj.key) == "unschedulable" and newer.obj.key in queue
+    queue.wake([newer.obj.key], 60)
+    held = queue.pop(60)
+    assert held is not None and held.pod is newer
+    queue.update(PodInfo.of(pod("stranger")))
+    assert len(queue) == 1
+
+
+def test_who_woke_first_waits_for_the_first_of_several_times() -> None:
+    queue = SchedulingQueue(WAKES)
+    failed(queue, "a", "Fit", now=0)
+    failed(queue, "b", "Fit", now=10)
+    assert queue.next_due() == 300
+    queue.wake([info("b").obj.key], 10.5)
+    assert queue.next_due() == 11
+    queue.flush(400)
+    assert [popped(queue, 400), popped(queue, 400)] == ["a", "b"]
+
+
+def test_errors_and_rejections_count_together() -> None:
+    queue = SchedulingQueue(WAKES)
+    queue.add(info("a"), 0)
+    now = 0.0
+    for due in (1.0, 3.0, 7.0, 15.0, 25.0, 35.0):
+        held = queue.pop(now)
+        assert held is not None
+        queue.again(held, now)
+        assert queue.next_due() == due
+        now = due
+
+
+def test_nobody_said_no_so_anything_may_help() -> None:
+    queue = SchedulingQueue(WAKES)
+    failed(queue, "a")
+    changed(queue, "DELETED", 5, "anything")
+    assert popped(queue, 5) == "a"

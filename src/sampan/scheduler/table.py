@@ -298,6 +298,17 @@ class Table:
 
         return judge
 
+    def scores(self) -> dict[str, int]:
+        """By node that was looked at and fits: its points, less what all of them have alike."""
+        judge = self._judge()
+        fitting = [g for g in self._groups.values() if judge(g) is None]
+        common = {id(group): points for points, group in self._common_points(fitting)}
+        return {
+            name: common[id(row.group)] - row.entry[0]
+            for name, row in self._rows.items()
+            if row.entry is not None and id(row.group) in common
+        }
+
     def choose(self, barred: Mapping[str, object]) -> str:
         """The best node that fits and is not *barred*; '' if there is none."""
         judge = self._judge() if self.plan.domains else None

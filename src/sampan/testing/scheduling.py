@@ -235,8 +235,10 @@ def reasons(pod: Obj, node: Obj, cluster: PlainCluster) -> tuple[str, ...]:
 def _ports(pod: Obj) -> list[tuple[str, str, int]]:
     return [
         (p.get("hostIP") or "0.0.0.0", p.get("protocol", "TCP"), p["hostPort"])
-        for c in pod.spec.get("containers") or () for p in c.get("ports") or ()
-        if p.get("hostPort")
+        for c in (*(pod.spec.get("containers") or ()), *(
+            c for c in pod.spec.get("initContainers") or () if c.get("restartPolicy") == "Always"
+        ))
+        for p in c.get("ports") or () if p.get("hostPort")
     ]  # fmt: skip
 
 
@@ -257,7 +259,28 @@ def points(pod: Obj, fitting: Sequence[Obj], cluster: PlainCluster) -> dict[str,
         total[node.name] += 2 * (int(100 * (near[i] - min(near)) / width) if width else 0)
         total[node.name] += 2 * spread[i]
         total[node.name] += _emptiness(pod, node, cluster) + _balance(pod, node, cluster)
+        total[node.name] += _images(pod, node, cluster)
     return total
+
+
+def _held_images(node: Obj) -> dict[str, int]:
+    return {n: i["sizeBytes"] for i in node.status.get("images") or () for n in i["names"]}
+
+
+def _images(pod: Obj, node: Obj, cluster: PlainCluster) -> int:
+    """Images that are there already, by size and by how many nodes have them."""
+    megabyte = 1024 * 1024
+    wanted = [
+        c["image"] if ":" in c["image"].split("/")[-1] else c["image"] + ":latest"
+        for c in (*(pod.spec.get("initContainers") or ()), *pod.spec["containers"])
+    ]
+    total = 0
+    for image in wanted:
+        having = sum(image in _held_images(n) for n in cluster.nodes)
+        if image in _held_images(node):
+            total += int(_held_images(node)[image] * (having / len(cluster.nodes)))
+    least, most = 23 * megabyte, 1000 * megabyte * len(wanted)
+    return 100 * (min(max(total, least), most) - least) // (most - least)
 
 
 def _soft_taints(pod: Obj, node: Obj) -> int:
