@@ -187,6 +187,26 @@ def test_match_label_keys_narrow_what_spreading_counts() -> None:
     assert (c.min_domains, c.honours_affinity, c.honours_taints) == (1, True, False)
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "clash"),
+    [(("", "TCP", 80), ("", "TCP", 80), True), (("", "TCP", 80), ("", "UDP", 80), False),
+     (("", "TCP", 80), ("", "TCP", 81), False), (("10.0.0.1", "TCP", 80), ("", "TCP", 80), True),
+     (("", "TCP", 80), ("10.0.0.1", "TCP", 80), True),
+     (("10.0.0.1", "TCP", 80), ("10.0.0.1", "TCP", 80), True),
+     (("10.0.0.1", "TCP", 80), ("10.0.0.2", "TCP", 80), False),
+     (("0.0.0.0", "TCP", 80), ("10.0.0.2", "TCP", 80), True)],
+)  # fmt: skip
+def test_host_ports_clash_by_address(a: Any, b: Any, clash: bool) -> None:
+    def holder(name: str, port: tuple[str, str, int], **spec: Any) -> Obj:
+        ip, protocol, number = port
+        told = {"containerPort": 1, "hostPort": number, "protocol": protocol}
+        ports = [{**told, "hostIP": ip} if ip else told]
+        return pod(name, containers=[{"name": "c", "image": "i", "ports": ports}], **spec)
+
+    fast = cycle([node("a")], [holder("x", b, on="a")])
+    assert (fast.decide(PodInfo.of(holder("p", a))) != "a") is clash
+
+
 # -- preemption ------------------------------------------------------------------------------------
 
 

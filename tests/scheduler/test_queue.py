@@ -158,7 +158,7 @@ def test_what_became_of_a_pod_that_was_backing_off() -> None:
     failed(queue, "a", "Fit")
     changed(queue, "ADDED", 0.5)
     queue.remove(info("a").obj.key)
-    assert popped(queue, 2.0) == "" and queue.next_due() is None
+    assert popped(queue, 0.6) == "" and popped(queue, 2.0) == "" and queue.next_due() is None
     failed(queue, "b", "Fit", now=3.0)
     changed(queue, "ADDED", 3.5)
     queue.add(info("b"), 3.6, gated=True)

@@ -72,6 +72,7 @@ from sampan.lib.addressing import DEFAULT, Plan
 from sampan.lib.clock import Clock
 from sampan.lib.ids import Ids
 from sampan.scheduler.scheduler import Scheduler
+from sampan.scheduler.settings import Configuration
 from sampan.schema.walk import Schemas
 from sampan.store.base import Store
 
@@ -103,6 +104,7 @@ class ControlPlane:
     usage: what the containers of each node use, by node (metrics.k8s.io).
     pace: how many times longer than usual its regular work waits (worlds in which years pass).
     proxy: how other API servers know this one; reach: how addresses of Services are connected to.
+    scheduling: the scheduler's settings.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class ControlPlane:
         host_address: str = "127.0.0.1",
         line: Callable[[Transport, User], Transport] = lambda transport, _user: transport,
         usage: UsageOfNodes = dict, proxy: FrontProxy | None = None, reach: Reach = loopback,
-        pace: float = 1.0,
+        pace: float = 1.0, scheduling: Configuration | None = None,
     ) -> None:  # fmt: skip
         self._line = line
         self.store = store
@@ -140,7 +142,7 @@ class ControlPlane:
             self.engine.add(controller)
         self.scheduler = Scheduler(
             self.client(SCHEDULER), clock=clock, rng=rng, caches=self.engine.caches,
-            resources={t.resource for t in self._stored},
+            resources={t.resource for t in self._stored}, settings=scheduling,
         )  # fmt: skip
 
     def _controllers(self) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ from sampan.apiserver.authn import Authenticator
 from sampan.apiserver.discovery import Documents, version_info
 from sampan.apiserver.front import Front
 from sampan.apiserver.remote import loopback
-from sampan.app import demo, pki
+from sampan.app import demo, pki, scheduling
 from sampan.app.control import ControlSocket, Refused
 from sampan.app.control_plane import ADMIN, ControlPlane
 from sampan.app.members import Members, Node, try_sandbox
@@ -38,6 +38,7 @@ from sampan.lib.ids import Ids
 from sampan.node.disks import release_devices
 from sampan.node.runtime.base import Runtime, RuntimeFailure
 from sampan.node.runtime.native.nodes import NetworkFailure, destroy
+from sampan.scheduler.settings import SettingsError
 from sampan.store.base import Corrupt
 from sampan.store.sqlite import SqliteStore
 
@@ -67,6 +68,7 @@ class Config:
     serviceCIDR: str
     stopped: tuple[int, ...] = ()  # indexes of nodes that stay down
     members: tuple[int, ...] = ()  # indexes of all nodes; the first ones where empty
+    schedulerConfig: str = ""  # a file with a KubeSchedulerConfiguration; kept from then on
 
 
 class Daemon:
@@ -128,6 +130,10 @@ class Daemon:
 
     async def _start_api(self) -> None:
         assert self._store is not None
+        try:
+            settings = scheduling.load(self.config.schedulerConfig, self.place.scheduler)
+        except SettingsError as e:
+            raise CannotStart(str(e)) from e
         plane = self._plane = ControlPlane(
             self._store, clock=self.clock, ids=self.ids, rng=self.rng,
             root_ca=self.pki.ca.certificate.decode(), sign=csr.signer(self.pki.ca),
@@ -135,6 +141,7 @@ class Daemon:
             addresses=self.addresses, host_address=self.place.address,
             usage=lambda: {n.name: n.agent.usage for n in self._running()},
             proxy=self.pki.proxy, reach=self._reach,
+            scheduling=settings,
         )  # fmt: skip
         await plane.start_api()
         documents = Documents(plane.registry, plane.schemas, version=version_info())

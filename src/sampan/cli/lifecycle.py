@@ -107,6 +107,7 @@ def up(args: argparse.Namespace) -> int:
         "merge": chosen is None,
         "clusterCIDR": ",".join(addresses.pods),
         "serviceCIDR": ",".join(addresses.services),
+        "schedulerConfig": str(args.scheduler_config.absolute()) if args.scheduler_config else "",
     }
     began = time.monotonic()
     print(f"sampan {name}: pods have no way out of this host (no uplink)")

@@ -66,6 +66,10 @@ def parser(simulate: Simulate | None = None) -> argparse.ArgumentParser:
     up.add_argument("--cluster-cidr", metavar="CIDR[,CIDR]", help="of pods, one of each family")
     up.add_argument("--service-cidr", metavar="CIDR[,CIDR]", help="of Services, likewise")
     up.add_argument("--kubeconfig", type=Path, help="write it here; leave the user's own alone")
+    up.add_argument(
+        "--scheduler-config", type=Path, metavar="FILE",
+        help="a KubeSchedulerConfiguration (profiles, plug-ins, scores); kept from then on",
+    )  # fmt: skip
     up.add_argument("--foreground", action="store_true", help="stay; Ctrl-C takes it down")
     up.add_argument("--demo", action="store_true", help="load stand-in images, run a demo")
     down = command("down", "stop the cluster and every container", lifecycle.down)

@@ -50,6 +50,11 @@ class DataDir:
         return self.root / "sampan.log"
 
     @property
+    def scheduler(self) -> Path:
+        """The scheduler's settings, where somebody gave any."""
+        return self.root / "scheduler.yaml"
+
+    @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
 

@@ -52,21 +52,23 @@ def tally(rejects: Iterable[Reject], nodes: int, otherwise: str) -> str:
     return ", ".join(sorted(f"{n} {reason}" for reason, n in count.items()))
 
 
-def enough(nodes: int) -> int:
-    """How many nodes that fit are looked at for a pod whose like is not expected again: Kubernetes'
-    adaptive ``percentageOfNodesToScore``."""
+def enough(nodes: int, percent: int = 0) -> int:
+    """How many nodes that fit are looked at for a pod whose like is not expected again:
+    ``percentageOfNodesToScore``, by the size of the cluster where it is 0."""
     if nodes < _ALWAYS_ALL:
         return nodes
-    percent = max(5, 50 - nodes // 125)
-    return max(_ALWAYS_ALL, nodes * percent // 100)
+    return max(_ALWAYS_ALL, nodes * (percent or max(5, 50 - nodes // 125)) // 100)
 
 
 class Cycle:
     """Decisions over *view*. Pods of one shape share a table; in a big cluster the first of a shape
     makes do with a sample of the nodes, as it may be the only one."""
 
-    def __init__(self, view: Snapshot, profile: Profile, rng: random.Random) -> None:
+    def __init__(
+        self, view: Snapshot, profile: Profile, rng: random.Random, percent: int = 0
+    ) -> None:
         self.view = view
+        self._percent = percent
         self._profile = profile
         self._rng = rng
         self._tables: OrderedDict[bytes, Table] = OrderedDict()
@@ -133,7 +135,7 @@ class Cycle:
         is_shared = not plan.unique and plan.names is None
         if sample and nodes > _ALWAYS_ALL and plan.names is None:
             if not is_shared or not (held is not None or self._was_seen(pod.shape)):
-                limit = enough(nodes)
+                limit = enough(nodes, self._percent)
                 table = Table(pod, plan, view, rng=self._rng, limit=limit, start=self._start)
                 self._start = (self._start + table.looked_at) % nodes
                 return table

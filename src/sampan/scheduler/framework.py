@@ -329,3 +329,4 @@ class Profile:
     pre_binds: tuple[PreBind, ...] = ()
     binds: tuple[Bind, ...] = ()
     extra_wakes: tuple[tuple[str, Wake], ...] = field(default=())  # by plug-in name
+    weights: Mapping[str, int] = field(default_factory=dict)  # of scores, where not their own

@@ -117,15 +117,16 @@ def _scores(
         unique = unique or scoring.unique
         if scoring.current is not None:
             guards.append(scoring.current)
+        weight = profile.weights.get(plugin.name, plugin.weight)
         if scoring.domains is not None:
-            domains.append((plugin.weight, scoring.domains, scoring.normalise))
+            domains.append((weight, scoring.domains, scoring.normalise))
         if scoring.score is None:
             continue
         if scoring.normalise is not None:
-            raw.append((plugin.weight, scoring.score, scoring.normalise))
+            raw.append((weight, scoring.score, scoring.normalise))
             raw_static = raw_static and scoring.static
         elif scoring.static:
-            static.append((plugin.weight, scoring.score))
+            static.append((weight, scoring.score))
         else:
-            dynamic.append((plugin.weight, scoring.score))
+            dynamic.append((weight, scoring.score))
     return tuple(static), tuple(dynamic), tuple(raw), raw_static, tuple(domains), unique

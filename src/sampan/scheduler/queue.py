@@ -19,9 +19,9 @@ _MOST_DOUBLINGS = 32  # more would be no number any more
 _PATIENCE = 300.0  # seconds a pod is unschedulable at most
 
 
-def back_off(failures: int) -> float:
+def back_off(failures: int, first: float = _FIRST, longest: float = _LONGEST) -> float:
     """Seconds to wait after so many failures."""
-    return min(_FIRST * 2.0 ** min(max(0, failures - 1), _MOST_DOUBLINGS), _LONGEST)
+    return min(first * 2.0 ** min(max(0, failures - 1), _MOST_DOUBLINGS), longest)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,9 +44,14 @@ class Waiting:
 
 
 class SchedulingQueue:
-    """wakes: by plug-in, the events that may cure its rejections."""
+    """wakes: by plug-in, the events that may cure its rejections. first, longest: seconds of
+    back-off."""
 
-    def __init__(self, wakes: Mapping[str, Sequence[Wake]]) -> None:
+    def __init__(
+        self, wakes: Mapping[str, Sequence[Wake]], *, first: float = _FIRST,
+        longest: float = _LONGEST,
+    ) -> None:  # fmt: skip
+        self._first, self._longest = first, longest
         self._wakes: dict[tuple[str, str], list[tuple[str, Wake]]] = {}
         for plugin, group in wakes.items():
             for wake in group:
@@ -179,7 +184,7 @@ class SchedulingQueue:
         return min(times, default=None)
 
     def _wake(self, held: Waiting, now: float) -> None:
-        if held.failures and held.failed_at + back_off(held.failures) > now:
+        if held.failures and self._ready_at(held) > now:
             self._back_off(held, now)
         else:
             self._activate(held)
@@ -190,8 +195,11 @@ class SchedulingQueue:
 
     def _back_off(self, held: Waiting, now: float) -> None:
         held.place = "backing off"
-        held.ready_at = held.failed_at + back_off(held.failures)
+        held.ready_at = self._ready_at(held)
         heapq.heappush(self._backing_off, (held.ready_at, held.order, held))
+
+    def _ready_at(self, held: Waiting) -> float:
+        return held.failed_at + back_off(held.failures, self._first, self._longest)
 
     def _end_back_offs(self, now: float) -> None:
         while self._backing_off and self._backing_off[0][0] <= now:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Container, Coroutine, Mapping, Sequence
+from collections.abc import Container, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sampan.api.errors import StatusError
@@ -26,9 +27,11 @@ from sampan.scheduler.framework import (
     Wake,
 )
 from sampan.scheduler.plan import Early
-from sampan.scheduler.plugins import Means, default_profile
+from sampan.scheduler.plugins import Means, profile_of
+from sampan.scheduler.plugins.volume_binding import Promises
 from sampan.scheduler.queue import SchedulingQueue, Waiting
 from sampan.scheduler.report import ERROR, LOST, Reporter
+from sampan.scheduler.settings import Configuration
 from sampan.scheduler.snapshot import Snapshot
 
 _TURN = 16  # decisions before others get the loop
@@ -45,24 +48,39 @@ class _Stumbled(Exception):
     """Something went wrong in a phase after the decision. Its cause: a lost call, or nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How pods of one schedulerName are decided and told about."""
+
+    profile: Profile
+    cycle: Cycle
+    report: Reporter
+
+
 class Scheduler:
-    """Binds pods whose schedulerName is *name*. resources: those the API serves; profile: made of
-    the default plug-ins unless given."""
+    """Binds pods whose schedulerName is that of one of its profiles. resources: those the API
+    serves; settings: by default one profile with the default plug-ins; profile: instead of the
+    plug-ins of the only one."""
 
     def __init__(
         self, client: Client, *, clock: Clock, rng: random.Random, caches: Caches,
-        name: str = "default-scheduler",
+        settings: Configuration | None = None,
         resources: Container[str] = ("pods", "nodes", "namespaces"),
         profile: Profile | None = None,
     ) -> None:  # fmt: skip
+        told = settings or Configuration()
         self._caches = caches
-        self._name = name
-        self._profile = profile or default_profile(Means(client, caches, clock, rng, resources))
-        self._report = Reporter(client, name, clock=clock)
         self._snapshot = Snapshot(self._namespace_labels)
-        self._cycle = Cycle(self._snapshot, self._profile, rng)
-        wakes = _wakes(self._profile)
-        self._queue = SchedulingQueue(wakes)
+        means, promises = Means(client, caches, clock, rng, resources), Promises()
+        self._ways: dict[str, _Way] = {}
+        for one in told.profiles:
+            made = profile or profile_of(means, one, promises)
+            self._ways[one.name] = _Way(
+                made, Cycle(self._snapshot, made, rng, one.percent),
+                Reporter(client, one.name, clock=clock),
+            )  # fmt: skip
+        wakes = _wakes([way.profile for way in self._ways.values()])
+        self._queue = SchedulingQueue(wakes, first=told.first, longest=told.longest)
         self._stirred = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._binding: set[asyncio.Task[None]] = set()
@@ -86,7 +104,8 @@ class Scheduler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._report.close()
+        for way in self._ways.values():
+            await way.report.close()
 
     # -- what happens in the cluster -----------------------------------------------------------
 
@@ -154,7 +173,8 @@ class Scheduler:
             self._snapshot.nominate(pod, nominated)
         # Our own note of failure is no reason to try again; a change of the pod is.
         if old is None or old.spec != new.spec or old.labels != new.labels:
-            gated = any(p.pre_enqueue(pod) is not None for p in self._profile.pre_enqueue)
+            asked = self._way(pod).profile.pre_enqueue
+            gated = any(p.pre_enqueue(pod) is not None for p in asked)
             self._queue.add(pod, self._now(), gated=gated)
             self._stirred.set()
         else:
@@ -162,10 +182,13 @@ class Scheduler:
 
     def _is_mine(self, pod: Obj) -> bool:
         return (
-            pod.spec.get("schedulerName") == self._name
+            pod.spec.get("schedulerName") in self._ways
             and not pod.is_deleting
             and pod.status.get("phase", "Pending") == "Pending"
         )
+
+    def _way(self, pod: PodInfo) -> _Way:
+        return self._ways[pod.spec["schedulerName"]]
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -207,7 +230,7 @@ class Scheduler:
 
     def _schedule(self, held: Waiting) -> None:
         pod = held.pod
-        found = self._cycle.decide(pod)
+        found = self._way(pod).cycle.decide(pod)
         if isinstance(found, NoFit):
             self._no_fit(held, found)
             return
@@ -221,25 +244,27 @@ class Scheduler:
 
     def _no_fit(self, held: Waiting, failure: NoFit) -> None:
         pod = held.pod
+        way = self._way(pod)
+        cycle = way.cycle
         said: list[str] = []
         nominated: str | None = None
         if failure.nodes:
-            table = self._cycle.table(pod)
+            table = cycle.table(pod)
 
             def trial(node: NodeInfo) -> Verdict:
                 if isinstance(table, Early):
                     return table.reject
-                return self._cycle.trial(table, pod, node)
+                return cycle.trial(table, pod, node)
 
-            for plugin in self._profile.post_filters:
-                way = plugin.post_filter(pod, self._snapshot, failure.rejected, trial)
-                if isinstance(way, Nominate):
-                    nominated = way.node
-                    self._make_room(pod, way)
+            for plugin in way.profile.post_filters:
+                found = plugin.post_filter(pod, self._snapshot, failure.rejected, trial)
+                if isinstance(found, Nominate):
+                    nominated = found.node
+                    self._make_room(pod, found)
                     said = []
                     break
-                said.append(way.message)
-                if way.forget:
+                said.append(found.message)
+                if found.forget:
                     nominated = ""
         if nominated == "":
             self._snapshot.denominate(pod.uid)
@@ -252,21 +277,22 @@ class Scheduler:
         ]  # fmt: skip
         for other in lower:
             self._snapshot.denominate(other.uid)
-            self._background(self._report.denominated(other))
+            self._background(self._way(other).report.denominated(other))
         self._queue.wake([p.obj.key for p in lower], self._now())
         self._snapshot.nominate(pod, way.node)
         for victim in way.victims:
             if not victim.obj.is_deleting:
-                self._background(self._report.evict(victim, pod, way.node))
+                self._background(self._way(pod).report.evict(victim, pod, way.node))
 
     def _fail(
         self, held: Waiting, message: str, plugins: frozenset[str], nominated: str | None = None
     ) -> None:
         self._queue.failed(held, self._now(), plugins)
-        self._background(self._report.failed(held.pod, message, nominated=nominated))
+        report = self._way(held.pod).report
+        self._background(report.failed(held.pod, message, nominated=nominated))
 
     def _reserve(self, pod: PodInfo, node: NodeInfo) -> tuple[str, Reject] | None:
-        for plugin in self._profile.reserves:
+        for plugin in self._way(pod).profile.reserves:
             refused = plugin.reserve(pod, node)
             if refused is not None:
                 self._unreserve(pod, node.obj.name)
@@ -274,7 +300,7 @@ class Scheduler:
         return None
 
     def _unreserve(self, pod: PodInfo, node: str) -> None:
-        for plugin in reversed(self._profile.reserves):
+        for plugin in reversed(self._way(pod).profile.reserves):
             plugin.unreserve(pod, node)
 
     async def _bind(self, held: Waiting, pod: PodInfo, node: str) -> None:
@@ -283,7 +309,7 @@ class Scheduler:
         except (_Stumbled, _Refused) as e:
             await self._unbound(held, pod, node, e)
             return
-        self._report.scheduled(pod, node)
+        self._way(pod).report.scheduled(pod, node)
 
     async def _unbound(self, held: Waiting, pod: PodInfo, node: str, e: Exception) -> None:
         obj = pod.obj
@@ -295,21 +321,22 @@ class Scheduler:
         self._queue.again(held, self._now())
         self._happened("pods", "DELETED", obj, None)  # the place is free again
         if isinstance(e, _Refused):
-            await self._report.failed(pod, str(e))
+            await self._way(pod).report.failed(pod, str(e))
         elif not (isinstance(e.__cause__, StatusError) and e.__cause__.code in (404, 409)):
             log.warning("binding %s: %s", obj.key.path, e)
-            await self._report.failed(pod, str(e), reason=ERROR)
+            await self._way(pod).report.failed(pod, str(e), reason=ERROR)
 
     async def _commit(self, pod: PodInfo, node: str) -> None:
         """Permit, PreBind and Bind. Raises _Refused, _Stumbled."""
-        for permit in self._profile.permits:
+        profile = self._way(pod).profile
+        for permit in profile.permits:
             answer = permit.permit(pod, node)
             while isinstance(answer, Wait):
                 await asyncio.sleep(answer.seconds)
                 answer = permit.permit(pod, node)
             if answer is not None:
                 raise _Refused(answer.reason)
-        for plugin in self._profile.pre_binds:
+        for plugin in profile.pre_binds:
             where = f'running PreBind plugin "{plugin.name}"'
             try:
                 verdict = await plugin.pre_bind(pod, node)
@@ -319,7 +346,7 @@ class Scheduler:
                 raise _Stumbled(f"{where}: {verdict.reason}")
             if verdict is not None:
                 raise _Refused(verdict.reason)
-        for binder in self._profile.binds:
+        for binder in profile.binds:
             try:
                 done = await binder.bind(pod, node)
             except LOST as e:
@@ -331,10 +358,14 @@ class Scheduler:
                 return
 
 
-def _wakes(profile: Profile) -> dict[str, Sequence[Wake]]:
-    found: dict[str, Sequence[Wake]] = {p.name: p.wakes for p in profile.filters}
-    for name, wake in profile.extra_wakes:
-        found[name] = (*found.get(name, ()), wake)
+def _wakes(profiles: Iterable[Profile]) -> dict[str, Sequence[Wake]]:
+    found: dict[str, Sequence[Wake]] = {}
+    for profile in profiles:
+        found |= {p.name: p.wakes for p in profile.filters}
+    for profile in profiles:
+        for name, wake in profile.extra_wakes:
+            if wake not in found.get(name, ()):
+                found[name] = (*found.get(name, ()), wake)
     return found
 
 

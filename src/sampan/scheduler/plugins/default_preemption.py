@@ -29,7 +29,6 @@ _NO_VICTIMS = Reject("No preemption victims found for incoming pod")
 _NO_HELP = "Preemption is not helpful for scheduling"
 _NEVER = "not eligible due to preemptionPolicy=Never."
 _TERMINATING = "not eligible due to a terminating pod on the nominated node."
-_SHARE, _AT_LEAST = 10, 100  # percent of the nodes tried, and how many at least
 _OFFSET = 2**31  # added to priorities, so that fewer victims are better whatever their sign
 
 
@@ -161,14 +160,17 @@ def is_preempted(pod: Obj) -> bool:
 
 
 class DefaultPreemption:
-    """budgets: all PodDisruptionBudgets there are."""
+    """budgets: all PodDisruptionBudgets there are. percent: of the nodes that are tried; least: how
+    many at least."""
 
     name: ClassVar[str] = "DefaultPreemption"
 
     def __init__(
-        self, *, budgets: Callable[[], Sequence[Obj]], rng: random.Random,
+        self, *, budgets: Callable[[], Sequence[Obj]], rng: random.Random, percent: int = 10,
+        least: int = 100,
     ) -> None:  # fmt: skip
         self._budgets = budgets
+        self._percent, self._least = percent, least
         self._rng = rng
 
     def post_filter(
@@ -203,7 +205,7 @@ class DefaultPreemption:
             return candidates, refused
         if not any(priority < pod.priority for priority in view.priorities):
             return candidates, dict.fromkeys(names, _NO_VICTIMS)
-        wanted = max(len(names) * _SHARE // 100, _AT_LEAST)
+        wanted = max(len(names) * self._percent // 100, self._least)
         start = self._rng.randrange(len(names))
         budgets = self._budgets()
         for name in (*names[start:], *names[:start]):

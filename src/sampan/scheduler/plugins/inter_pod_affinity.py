@@ -13,6 +13,7 @@ from typing import ClassVar
 from sampan.api.obj import Obj
 from sampan.scheduler.framework import (
     OK,
+    SKIP,
     Board,
     Counts,
     Domains,
@@ -90,7 +91,8 @@ def _gone_or_changed(pod: PodInfo, old: Obj | None, new: Obj | None) -> bool:
 
 
 class InterPodAffinity:
-    """See the module."""
+    """See the module. hard_weight: of required terms of pods that are there, when nodes are scored;
+    ignores_wishes_of_others: who has no wishes itself is placed without regard to theirs."""
 
     name: ClassVar[str] = "InterPodAffinity"
     weight: ClassVar[int] = 2
@@ -100,6 +102,10 @@ class InterPodAffinity:
             old is None or new is None or old.labels != new.labels)),
         Wake("namespaces", ("ADDED", "MODIFIED")),
     )  # fmt: skip
+
+    def __init__(self, *, hard_weight: int = 1, ignores_wishes_of_others: bool = False) -> None:
+        self._hard_weight = hard_weight
+        self._ignores_others = ignores_wishes_of_others
 
     def prepare(self, pod: PodInfo, view: View) -> Prepared | Reject | Skip:
         labels_of = view.namespace_labels
@@ -138,13 +144,17 @@ class InterPodAffinity:
         return Prepared(domains=Domains(tuple(tallies), begin), current=current)
 
     def prepare_score(self, pod: PodInfo, view: View) -> Scoring | Skip:
+        if self._ignores_others and not pod.cls.terms.preferred:
+            return SKIP
         labels_of = view.namespace_labels
         others = _keys_of_others(pod, view, _scored)
         keys = others | {t.key for t in pod.cls.terms.preferred}
         current = _guard(pod, view, keys, _scored)
         if not keys:
             return Scoring(current=current)
-        tallies = tuple(_tally_of_wishes(key, pod.cls, labels_of) for key in sorted(keys))
+        tallies = tuple(
+            _tally_of_wishes(key, pod.cls, labels_of, self._hard_weight) for key in sorted(keys)
+        )
 
         def begin(boards: Sequence[Board], groups: Groups) -> Callable[[Counts], int | None]:
             return lambda counts: sum(c for c in counts if c is not None)
@@ -166,7 +176,7 @@ def _tally_against(key: str, cls: PodClass, labels_of: NamespaceLabels) -> Tally
     return Tally(key, count)
 
 
-def _tally_of_wishes(key: str, cls: PodClass, labels_of: NamespaceLabels) -> Tally:
+def _tally_of_wishes(key: str, cls: PodClass, labels_of: NamespaceLabels, hard: int) -> Tally:
     """Weights by which pods of *cls* and those there want to share a domain of *key*."""
     own = [t for t in cls.terms.preferred if t.key == key]
 
@@ -177,7 +187,7 @@ def _tally_of_wishes(key: str, cls: PodClass, labels_of: NamespaceLabels) -> Tal
                 total += t.weight
         for t in other.terms.affinity:
             if t.key == key and _chooses(t, cls, labels_of):
-                total += 1
+                total += hard
         return total
 
     return Tally(key, count)

@@ -21,6 +21,7 @@ from sampan.scheduler.framework import (
 )
 
 _NO_MATCH = Reject("node(s) didn't match Pod's node affinity/selector")
+_NOT_ADDED = Reject("node(s) didn't match scheduler-enforced node affinity")
 _CONFLICT = Reject("pod affinity terms conflict")
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -54,29 +55,38 @@ def _may_match(pod: PodInfo, _old: Obj | None, new: Obj | None) -> bool:
 
 
 class NodeAffinity:
-    """Required terms filter, preferred ones score."""
+    """Required terms filter, preferred ones score. added: what the scheduler's settings ask of
+    every pod besides."""
 
     name: ClassVar[str] = "NodeAffinity"
     weight: ClassVar[int] = 2
     wakes: ClassVar[tuple[Wake, ...]] = (Wake("nodes", ("ADDED", "MODIFIED"), _may_match),)
 
+    def __init__(self, added: Body | None = None) -> None:
+        self._added_spec: Body = {"affinity": {"nodeAffinity": added or {}}}
+        self._added = required_test(self._added_spec)
+
     def prepare(self, pod: PodInfo, view: View) -> Prepared | Reject | Skip:
-        test = required_test(pod.spec)
-        if test is None:
+        fits, added = required_test(pod.spec), self._added
+        if fits is None and added is None:
             return SKIP
         names = named_nodes(pod.spec)
         if names is not None and not names:
             return _CONFLICT
-        fits = test
 
         def check(node: NodeInfo) -> Verdict:
-            return OK if fits(node.obj) else _NO_MATCH
+            if added is not None and not added(node.obj):
+                return _NOT_ADDED
+            return OK if fits is None or fits(node.obj) else _NO_MATCH
 
         return Prepared(check, nodes=names, static=True)
 
     def prepare_score(self, pod: PodInfo, view: View) -> Scoring | Skip:
         wanted: list[dict[str, Any]] = [
-            p for p in node_affinity(pod.spec).get(_PREFERRED) or () if p.get("weight")
+            p
+            for spec in (pod.spec, self._added_spec)
+            for p in node_affinity(spec).get(_PREFERRED) or ()
+            if p.get("weight")
         ]
         if not wanted:
             return SKIP

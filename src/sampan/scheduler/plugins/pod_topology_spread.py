@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from sampan.api.obj import Body, Obj
@@ -82,11 +82,15 @@ class Constraint:
         )  # fmt: skip
 
 
+def _is_for(constraint: Body, action: str) -> bool:
+    return bool(constraint.get("whenUnsatisfiable", "DoNotSchedule") == action)
+
+
 def _constraints(pod: PodInfo, action: str) -> list[Constraint]:
     return [
         Constraint.of(c, dict(pod.cls.labels))
         for c in pod.spec.get("topologySpreadConstraints") or ()
-        if c.get("whenUnsatisfiable", "DoNotSchedule") == action
+        if _is_for(c, action)
     ]
 
 
@@ -135,7 +139,8 @@ def _is_domain_changed(pod: PodInfo, old: Obj | None, new: Obj | None) -> bool:
 
 
 class PodTopologySpread:
-    """kin: for the default constraints; None leaves them out."""
+    """kin: for the default constraints; None leaves them out. defaults: constraints of pods that
+    have none; None: the system's, which only score."""
 
     name: ClassVar[str] = "PodTopologySpread"
     weight: ClassVar[int] = 2
@@ -144,13 +149,41 @@ class PodTopologySpread:
         Wake("nodes", hint=_is_domain_changed),
     )
 
-    def __init__(self, kin: Kin | None = None) -> None:
+    def __init__(self, kin: Kin | None = None, defaults: Sequence[Body] | None = None) -> None:
         self._kin = kin
+        self._defaults = defaults
+
+    def _by_default(
+        self, pod: PodInfo, action: str
+    ) -> tuple[list[Constraint], Callable[[], bool] | None]:
+        """The constraints of a pod that has none, and whether they are still right."""
+        kin, given = self._kin, self._defaults
+        if kin is None or (given is not None and not any(_is_for(c, action) for c in given)):
+            return [], None
+        selector, seen = kin.selector(pod), kin.version()
+
+        def current() -> bool:
+            nonlocal seen
+            if kin.version() == seen:
+                return True
+            seen = kin.version()
+            return kin.selector(pod) == selector
+
+        if selector is None:
+            return [], current
+        if given is None:
+            return [Constraint(key, skew, selector) for key, skew in _DEFAULTS], current
+        mine = [Constraint.of(c, None) for c in given if _is_for(c, action)]
+        return [replace(c, selector=selector) for c in mine], current
 
     def prepare(self, pod: PodInfo, view: View) -> Prepared | Reject | Skip:
-        constraints = _constraints(pod, "DoNotSchedule")
+        current: Callable[[], bool] | None = None
+        if pod.spec.get("topologySpreadConstraints") or self._defaults is None:
+            constraints = _constraints(pod, "DoNotSchedule")
+        else:
+            constraints, current = self._by_default(pod, "DoNotSchedule")
         if not constraints:
-            return SKIP
+            return SKIP if current is None else Prepared(current=current)
         needed = tuple(c.key for c in constraints)
         tallies = tuple(_tally(c, pod, needed) for c in constraints)
         own = [int(c.selector.matches(pod.cls.labels)) for c in constraints]
@@ -172,7 +205,7 @@ class PodTopologySpread:
 
             return judge
 
-        return Prepared(domains=Domains(tallies, begin))
+        return Prepared(domains=Domains(tallies, begin), current=current)
 
     def prepare_score(self, pod: PodInfo, view: View) -> Scoring | Skip:
         if pod.spec.get("topologySpreadConstraints"):
@@ -181,22 +214,11 @@ class PodTopologySpread:
                 return SKIP
             needed = tuple(c.key for c in constraints)
             return _scoring(constraints, pod, needed, None)
-        kin = self._kin
-        if kin is None:
-            return SKIP
-        selector, seen = kin.selector(pod), kin.version()
-
-        def current() -> bool:
-            nonlocal seen
-            if kin.version() == seen:
-                return True
-            seen = kin.version()
-            return kin.selector(pod) == selector
-
-        if selector is None:
-            return Scoring(current=current)
-        constraints = [Constraint(key, skew, selector) for key, skew in _DEFAULTS]
-        return _scoring(constraints, pod, (), current)
+        constraints, current = self._by_default(pod, "ScheduleAnyway")
+        if not constraints:
+            return SKIP if current is None else Scoring(current=current)
+        needed = () if self._defaults is None else tuple(c.key for c in constraints)
+        return _scoring(constraints, pod, needed, current)
 
 
 def _scoring(

@@ -202,11 +202,16 @@ class VolumeBinding:
         Wake("nodes", ("ADDED", "MODIFIED")),
     )
 
-    def __init__(self, client: Client, caches: Caches, held: Storage) -> None:
+    def __init__(
+        self, client: Client, caches: Caches, held: Storage, *,
+        promises: Promises | None = None, seconds: float = BIND_SECONDS,
+    ) -> None:  # fmt: skip
+        """promises: of all who decide for one cluster; seconds: a pod waits for its volumes."""
         self._client = client
         self._caches = caches
         self._held = held
-        self._promises = Promises()
+        self._promises = promises or Promises()
+        self._seconds = seconds
 
     def prepare(self, pod: PodInfo, view: View) -> Prepared | Reject | Skip:
         if not any(storage.claims_of(pod.obj.body)):
@@ -294,7 +299,7 @@ class VolumeBinding:
             return not waiting
 
         try:
-            async with asyncio.timeout(BIND_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 await self._caches[storage.CLAIMS].until(is_done)
         except TimeoutError:
             return Reject("binding volumes: timed out waiting for the condition", failed=True)
