@@ -498,6 +498,24 @@ def test_a_host_port(family: str) -> None:
     run(test, family, nodes=2)
 
 
+def test_a_host_port_at_the_loopback_address(family: str) -> None:
+    """The node's own processes reach it there, nobody else, and what they ask of other ports of
+    that address is left alone."""
+    if family != IPV4:
+        return  # the kernel routes no ::1
+
+    async def test(w: World) -> None:
+        a, b = await w.pod(0, 2), await w.pod(1, 2)
+        entry = Entry(HOST_PORT, to(a, masquerade=True))
+        await w.set({("127.0.0.1", "tcp", 5000): entry}, only=0)
+        assert await ask(w.spaces[0], "127.0.0.1", 5000) == a.address
+        for space, port in ((w.spaces[0], 5001), (w.spaces[1], 5000), (b.space, 5000)):
+            with pytest.raises(OSError):
+                await ask(space, "127.0.0.1", port)
+
+    run(test, family, nodes=2)
+
+
 def test_a_restart_takes_over_without_a_gap(family: str) -> None:
     """A second proxy reads what the first left, changes only what differs, and a client that asks
     all the time is never refused."""

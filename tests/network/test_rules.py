@@ -106,12 +106,13 @@ def pod(**spec):
 
 
 HOST = Entry(HOST_PORT, Pick((("10.42.1.9", 80),)))
+LOCAL = Entry(HOST_PORT, Pick((("10.42.1.9", 80),), masquerade=True))
 
 
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [
-        (pod(), {("10.44.0.2", "tcp", 8000): HOST}),
+        (pod(), {("10.44.0.2", "tcp", 8000): HOST, ("127.0.0.1", "tcp", 8000): LOCAL}),
         (pod(nodeName="n2"), {}),
         (pod(hostNetwork=True), {}),
         ({**pod(), "status": {"podIP": "10.42.1.9", "phase": "Succeeded"}}, {}),
@@ -121,6 +122,8 @@ HOST = Entry(HOST_PORT, Pick((("10.42.1.9", 80),)))
                                      "hostIP": "192.0.2.9"}]}]),
          {("192.0.2.9", "udp", 53): HOST}),
         (pod(containers=[{"ports": [{"containerPort": 80, "hostPort": 5, "hostIP": "127.0.0.1"}]}]),
+         {("127.0.0.1", "tcp", 5): LOCAL}),
+        (pod(containers=[{"ports": [{"containerPort": 80, "hostPort": 5, "hostIP": "127.0.0.2"}]}]),
          {}),
     ],
 )  # fmt: skip

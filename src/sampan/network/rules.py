@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import collapse_addresses, ip_address, ip_network
 
-from sampan.lib.addressing import DEFAULT, family_of
+from sampan.lib.addressing import DEFAULT, IPV4, family_of
 from sampan.network.backends import (
     Body,
     Endpoint,
@@ -28,6 +28,7 @@ from sampan.network.claims import Vip
 Address = tuple[str, int]
 # Of two who claim the same address and port the lower rank wins, then the lower key.
 _EVERY = ("0.0.0.0", "::")
+LOOPBACK = "127.0.0.1"
 CLUSTER_IP, NODE_PORT, BALANCER, EXTERNAL_IP, HOST_PORT = range(5)
 
 
@@ -150,7 +151,9 @@ def _pick(chosen: Sequence[Endpoint], affinity: int, *, masquerade: bool = False
 
 def pod_entries(pod: Body, facts: Facts) -> Entries:
     """The host ports of one pod, while it runs on *facts*' node and has an address of its family.
-    hostIP '' asks for every address of the node, 0.0.0.0 and :: for those of one family."""
+    hostIP '' asks for every address of the node, 0.0.0.0 and :: for those of one family. The
+    node's own processes reach it at its 127.0.0.1 too (the kernel has nothing like it for ::1);
+    answers have to come back through the node then."""
     spec, status = pod["spec"], pod.get("status") or {}
     told = [i.get("ip") or "" for i in status.get("podIPs") or ()] or [status.get("podIP") or ""]
     address = next((ip for ip in told if ip and family_of(ip) == facts.family), "")
@@ -166,13 +169,15 @@ def pod_entries(pod: Body, facts: Facts) -> Entries:
             if not number:
                 continue
             asked = port.get("hostIP") or ""
-            entry = Entry(HOST_PORT, Pick(((address, int(port["containerPort"])),)))
+            place = (address, int(port["containerPort"]))
             if asked and family_of(asked) != facts.family:
                 continue
-            for ip in facts.addresses if asked in ("", *_EVERY) else (written(asked),):
-                if not _is_loopback(ip) and ip not in facts.own:
+            every = (*facts.addresses, *((LOOPBACK,) if facts.family == IPV4 else ()))
+            for ip in every if asked in ("", *_EVERY) else (written(asked),):
+                if ip not in facts.own and (ip == LOOPBACK or not _is_loopback(ip)):
                     vip = (ip, (port.get("protocol") or "TCP").lower(), int(number))
-                    entries.setdefault(vip, entry)
+                    pick = Pick((place,), masquerade=_is_loopback(ip))
+                    entries.setdefault(vip, Entry(HOST_PORT, pick))
     return entries
 
 

@@ -68,6 +68,14 @@ class _Words:
         return f"ct original {self.ip} daddr . meta l4proto . ct original proto-dst"
 
     @property
+    def strangers(self) -> tuple[str, ...]:
+        """The loopback network is routed (host ports are answered there): nobody else's packets."""
+        if self.ip == "ip6":
+            return ()
+        inner = "127.0.0.0/8"
+        return (f'iifname != "lo" ip daddr {inner} drop', f'iifname != "lo" ip saddr {inner} drop')
+
+    @property
     def maps(self) -> str:
         return (_MAPS + (_AFFINITY_MAP if self.ip == "ip" else "")).replace("ADDRESS", self.address)
 
@@ -126,6 +134,7 @@ def skeleton(facts: Facts) -> str:
     for hook in ("prerouting", "output"):
         text += _chain(
             f"guard-{hook}", _hook("filter", hook, -110),
+            *(w.strangers if hook == "prerouting" else ()),
             f"ct state new {w.key} @restricted jump allow",
         )  # fmt: skip
         text += _chain(

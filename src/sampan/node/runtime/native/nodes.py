@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sampan.lib.addressing import DEFAULT, IPV6, Addresses, Plan
+from sampan.lib.addressing import DEFAULT, IPV4, IPV6, Addresses, Plan
 from sampan.lib.datadir import started_at
 from sampan.node.runtime.native import kernel
 from sampan.node.runtime.native.netlink import netlink
@@ -234,6 +234,9 @@ def _prepare_node(of: Sequence[Addresses], index: int) -> None:
     if unified.is_dir() and Path("/sys/fs/cgroup/memory").is_dir():
         kernel.unmount(str(unified))
     _forward(of)
+    if any(a.family == IPV4 for a in of):
+        # Host ports at 127.0.0.1; the rules keep everybody else's packets out of that network.
+        kernel.write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")
     with netlink() as link:
         link.up("lo")
         for a in of:
