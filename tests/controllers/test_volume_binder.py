@@ -241,6 +241,12 @@ MADE = {storage.PROVISIONED_BY: storage.PROVISIONER}
         (VolumeView(volume=volume()), []),
         (VolumeView(volume=volume(claimRef=ref(uid=""))), []),
         (VolumeView(volume=BOUND_VOLUME, claim=BOUND_CLAIM), []),
+        # What somebody else says in a status of the right phase stays.
+        (
+            VolumeView(volume={**BOUND_VOLUME, "status": {"phase": "Bound", "message": "x",
+                                                          "reason": "y"}}, claim=BOUND_CLAIM),
+            [],
+        ),
         (VolumeView(volume=volume(claimRef=ref()), claim=claim()), []),
         # The claim is gone, or another one has its name.
         (VolumeView(volume=BOUND_VOLUME), ["persistentvolumes Released"]),

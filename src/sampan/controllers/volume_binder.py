@@ -359,7 +359,7 @@ def _volume_status(
     volume: Body, phase: str, *, reason: str = "", message: str = ""
 ) -> list[Action]:
     held: Body = volume.get("status") or {}
-    if held.get("phase") == phase and (held.get("message") or "") == message:
+    if held.get("phase") == phase:  # what others say of it stays
         return []
     status = {k: v for k, v in held.items() if k not in ("reason", "message")}
     status["phase"] = phase
