@@ -58,6 +58,18 @@ def test_exec_runs_and_reports_its_exit(method: str, protocol: str) -> None:
     run(check)
 
 
+def test_the_first_message_leaves_the_client_time_to_know_its_channels() -> None:
+    async def check(world: FrontWorld) -> None:
+        world.pod("a")
+        world.node.output = b"at once"
+        client = await session(world, EXEC)
+        begun = asyncio.get_running_loop().time()
+        assert await client.message() is not None
+        assert asyncio.get_running_loop().time() - begun > 0.01
+
+    run(check)
+
+
 def test_input_resize_ping_and_closing_a_channel() -> None:
     async def check(world: FrontWorld) -> None:
         world.pod("a")

@@ -31,6 +31,9 @@ KINDS = ("exec", "attach", "log", "portforward")
 SERVER = User("system:apiserver", ("system:masters",))
 _PING_SECONDS = 30.0
 _BACKLOG = 256  # messages of a client kept before reading from it stops
+# Clients of client-go before 1.34 read before they know the channels, and drop what comes for one
+# they do not know yet. A process is started before the handshake, so its output could be there.
+_SETTLE = 0.02
 _SOON = 0.05  # how long a stream may take to fail with a proper status before its head goes out
 log = logging.getLogger(__name__)
 
@@ -360,6 +363,7 @@ class Channels:
     ) -> None:
         """Until the process has ended and all was said, or the client has gone."""
         self._connection.take_over(self._receive, self._lost)
+        await asyncio.sleep(_SETTLE)
         # An empty message tells the client that the streams are open.
         opener = STDOUT if flags["stdout"] else STDERR if flags["stderr"] else ERROR
         await self.send(opener, b"")
