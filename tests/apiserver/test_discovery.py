@@ -54,6 +54,16 @@ def test_api_versions() -> None:
     }
 
 
+def test_the_address_may_come_later() -> None:
+    mine = Documents(builtin(), Schemas.load(), version=version_info())
+    for address in ("", "127.0.0.9:1"):
+        mine.reached_at(address)
+        answer = mine.answer("/api", "application/json")
+        assert answer is not None
+        (told,) = orjson.loads(answer.body)["serverAddressByClientCIDRs"]
+        assert told["serverAddress"] == address
+
+
 def test_groups() -> None:
     groups = get("/apis")
     assert (groups["kind"], groups["apiVersion"]) == ("APIGroupList", "v1")

@@ -103,6 +103,11 @@ class Documents:
                 if path in _MERGED or (path.startswith("/apis/") and path.count("/") == 2):
                     del self._kept[path, media]
 
+    def reached_at(self, address: str) -> None:
+        """Where clients reach the server (``host:port``), once that is known."""
+        self._address = address
+        self.forget()
+
     def forget(self) -> None:
         """Make everything anew: the registry has changed."""
         self._kept.clear()

@@ -161,6 +161,7 @@ class Daemon:
                 raise CannotStart(f"port {port} is taken on {address} (see --port)") from e
             raise CannotStart(f"cannot listen on {address}:{port}: {e.strerror}") from e
         self.server = f"https://{address}:{port}"
+        documents.reached_at(f"{address}:{port}")
         plane.load_balancers.reserve(port)
 
     def _tls_context(self) -> ssl.SSLContext:
