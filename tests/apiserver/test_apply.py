@@ -13,7 +13,7 @@ from sampan.api.call import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Call, User
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.apiserver.endpoint import ApiServer
-from sampan.testing.api import ADMIN, api_server
+from sampan.testing.api import ADMIN, api_server, client_of
 
 LAST = "kubectl.kubernetes.io/last-applied-configuration"
 Kind = tuple[str, str, str]
@@ -355,6 +355,26 @@ def test_another_shape_of_what_is_stored() -> None:
         )  # fmt: skip
         assert made.body["apiVersion"] == "autoscaling/v1" and w.last.is_creation
         assert made.spec["targetCPUUtilizationPercentage"] == 50
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("user", "manager"),
+    [
+        ("system:serviceaccount:kube-system:replicaset-controller", "kube-controller-manager"),
+        ("system:kube-scheduler", "kube-scheduler"),
+        ("system:node:n1", "kubelet"),
+        ("system:apiserver", "kube-apiserver"),
+        ("bob", "sampan"),
+    ],
+)
+def test_components_of_the_process_are_called_as_in_other_clusters(user: str, manager: str) -> None:
+    async def scenario(w: World) -> None:
+        client = client_of(w.api, User(user, ("system:masters",)))
+        made = await client.create("configmaps", {"metadata": {"name": "x"}, "data": {"a": "b"}},
+                                   "default")  # fmt: skip
+        assert managers(made) == [(manager, "Update", "")]
 
     run(scenario)
 

@@ -13,6 +13,7 @@ _AGENTS = (
     ("system:kube-scheduler", "kube-scheduler"), ("system:kube-proxy", "kube-proxy"),
     ("system:node:", "kubelet"), ("system:kube-controller-manager", "kube-controller-manager"),
     ("system:serviceaccount:kube-system:", "kube-controller-manager"),
+    ("system:apiserver", "kube-apiserver"),
 )  # fmt: skip
 
 
