@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -22,7 +23,12 @@ class RealClock:
 
 def rfc3339(t: float) -> str:
     """metav1.Time: whole seconds, UTC (``2026-01-02T03:04:05Z``)."""
-    return datetime.fromtimestamp(int(t), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(t))
+
+
+@lru_cache(maxsize=64)  # every write says what time it is, several times
+def _second(t: int) -> str:
+    return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(t: float) -> str:
