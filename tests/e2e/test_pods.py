@@ -254,8 +254,10 @@ def test_security_context(ns: Cluster) -> None:
     context = {"runAsUser": 1000, "runAsGroup": 2000, "readOnlyRootFilesystem": True,
                "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}  # fmt: skip
     apply(ns, "secure", sh(script, securityContext=context),
-          securityContext={"supplementalGroups": [3000]})  # fmt: skip
-    ended(ns, "secure")
+          securityContext={"supplementalGroups": [3000],
+                           "supplementalGroupsPolicy": "Strict"})  # fmt: skip
+    user = status_of(ended(ns, "secure"))["user"]
+    assert user == {"linux": {"uid": 1000, "gid": 2000, "supplementalGroups": [2000, 3000]}}
     lines = logs(ns, "secure").splitlines()
     assert lines[:2] == ["1000", "2000"] and "3000" in lines[2] and lines[3] == "ro"
     assert [x.split()[-1] for x in lines[4:]] == ["0000000000000000", "1", "2"]

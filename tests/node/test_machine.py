@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -678,3 +679,16 @@ def test_at_most_one_dead_attempt_is_kept() -> None:
     world = MachineWorld(pod_body(), scripts={"a": [Script(run=1.0)] * 3 + [Script()]})
     world.run(100)
     assert sorted(c.attempt for c in world.containers.values()) == [2, 3]
+
+
+def test_who_a_container_runs_as_is_told() -> None:
+    w = MachineWorld(pod_body({"name": "a"}))
+    w.run(5.0)
+    unit = w.machine.units["a"]
+    assert unit.current is not None
+    assert "user" not in w.status["containerStatuses"][0]  # the runtime does not say
+    unit.current = replace(unit.current, user=(1000, 3000, (3000, 4000)))
+    w.tell(st.Tick())
+    assert w.status["containerStatuses"][0]["user"] == {
+        "linux": {"uid": 1000, "gid": 3000, "supplementalGroups": [3000, 4000]}
+    }

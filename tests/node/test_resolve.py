@@ -521,3 +521,10 @@ def test_a_pod_as_a_whole_requests_and_is_limited() -> None:
         for c in pod["spec"]["containers"]
     ]
     assert scores == [700, 800]
+
+
+@pytest.mark.parametrize(("policy", "strict"), [(None, False), ("Merge", False), ("Strict", True)])
+def test_the_policy_of_groups_is_the_pods(policy: str | None, strict: bool) -> None:
+    pod = pod_body({"name": "a"}, securityContext={"supplementalGroupsPolicy": policy})
+    spec = container_spec(Context(pod=pod), pod["spec"]["containers"][0], id="x", attempt=0)
+    assert spec.strict_groups is strict

@@ -100,6 +100,7 @@ def node_status(
         "allocatable": {**identity.allocatable, **extended, **gone},
         "capacity": {**identity.capacity, **extended},
         "conditions": _conditions(now, ready, old),
+        "features": {"supplementalGroupsPolicy": True},
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
         "images": _images(images),
         "nodeInfo": node_info(identity),

@@ -280,6 +280,7 @@ def _security(pod: Body, container: Body, image: Image | None) -> dict[str, Any]
         "uid": uid,
         "gid": both.get("runAsGroup"),
         "groups": tuple(dict.fromkeys(int(g) for g in groups)),
+        "strict_groups": outer.get("supplementalGroupsPolicy") == "Strict",
         "run_as_non_root": non_root,
         "cap_add": tuple(capabilities.get("add") or ()),
         "cap_drop": tuple(capabilities.get("drop") or ()),

@@ -126,6 +126,11 @@ def container_status(machine: PodState, unit: Unit) -> Body:
     }
     if current is not None:
         status["containerID"] = SCHEME + current.id
+    if current is not None and current.user is not None:
+        uid, gid, groups = current.user
+        status["user"] = {"linux": {
+            "gid": gid, "supplementalGroups": list(dict.fromkeys((gid, *groups))), "uid": uid,
+        }}  # fmt: skip
     allocated = resizing.plain(spec.get("resources"))
     if allocated.get("requests"):
         status["allocatedResources"] = allocated["requests"]

@@ -45,7 +45,6 @@ NOT_YET: dict[str, Callable[[Any], bool]] = {
     "securityContext.seLinuxChangePolicy": _is_set,
     "securityContext.seLinuxOptions": _is_set,
     "securityContext.seccompProfile.localhostProfile": _is_set,
-    "securityContext.supplementalGroupsPolicy": _other_than("Merge"),
     "securityContext.windowsOptions": _is_set,
     "containers[].env[].valueFrom.fileKeyRef": _is_set,
     "containers[].ports[].hostIP": _is_loopback,
@@ -96,7 +95,7 @@ HONOURED = (
     "topologySpreadConstraints", "volumes",
     *(f"securityContext.{f}" for f in (
         "fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser",
-        "seccompProfile", "supplementalGroups", "sysctls",
+        "seccompProfile", "supplementalGroups", "supplementalGroupsPolicy", "sysctls",
     )),
     *(f"containers[].{f}" for f in (
         "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle",

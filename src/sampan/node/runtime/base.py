@@ -91,6 +91,7 @@ class ContainerSpec:
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()
+    strict_groups: bool = False  # only those, not also what the image's /etc/group says
     run_as_non_root: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -130,6 +131,7 @@ class ContainerState:
     signal: int = 0
     reason: str = ""  # Completed, Error, OOMKilled
     message: str = ""
+    user: tuple[int, int, tuple[int, ...]] | None = None  # uid, gid, groups of its first process
     log_path: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 

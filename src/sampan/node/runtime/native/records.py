@@ -200,6 +200,11 @@ class Container:
         self.ended.set()
         self.note()
 
+    def _who(self) -> tuple[int, int, tuple[int, ...]] | None:
+        if not self.user:
+            return None
+        return self.user["uid"], self.user["gid"], tuple(self.user["groups"])
+
     def state(self) -> ContainerState:
         if self.finished_at:
             state = "exited"
@@ -214,7 +219,7 @@ class Container:
             created_at=self.created_at, started_at=self.started_at,
             finished_at=self.finished_at, exit_code=self.exit_code,
             signal=self.exit_code - 128 if self.exit_code > 128 else 0, reason=self.reason,
-            log_path=self.spec.log_path, labels=self.spec.labels,
+            user=self._who(), log_path=self.spec.log_path, labels=self.spec.labels,
         )  # fmt: skip
 
 

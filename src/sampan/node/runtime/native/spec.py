@@ -119,7 +119,10 @@ def identify(
     member = [
         int(g[2])
         for g in groups
-        if entry is not None and len(g) > 3 and entry[0] in g[3].split(",")
+        if entry is not None
+        and len(g) > 3
+        and entry[0] in g[3].split(",")
+        and not spec.strict_groups
     ]
     return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys([*member, *spec.groups])))
 
