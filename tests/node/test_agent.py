@@ -672,3 +672,30 @@ def test_a_label_the_agent_has_not_seen_yet_counts() -> None:
         assert node.status()["phase"] == "Running"
 
     virtual(body)
+
+
+def test_a_pod_that_ends_makes_room_for_one_that_waits_to_grow() -> None:
+    async def body(node: Node) -> None:
+        def ends(text: str) -> Body:
+            pod = sized("1500m", restartPolicy="Never")
+            pod["metadata"]["annotations"] = {"sampan.fake/a": text}
+            return pod
+
+        node.bind(ends("run=30"), "short")
+        node.bind(sized("500m"), "long")
+        await asyncio.sleep(1)
+        assert node.status("short")["phase"] == node.status("long")["phase"] == "Running"
+        found = node.pod("long")
+        assert found is not None
+        spec = sized("1500m")["spec"]
+        meta = {**found.meta, "generation": 2}
+        node.api.put("pods", {**found.body, "metadata": meta, "spec": spec})
+        await asyncio.sleep(1)
+        told = {c["type"]: c.get("reason") for c in node.status("long")["conditions"]}
+        assert told["PodResizePending"] == "Deferred"
+        await asyncio.sleep(35)
+        assert node.status("short")["phase"] == "Succeeded"
+        (status,) = node.status("long")["containerStatuses"]
+        assert status["resources"]["requests"] == {"cpu": "1500m"}
+
+    virtual(body)

@@ -120,6 +120,7 @@ class Agent:
             services=lambda: tuple(o.body for o in self._services.list()),
             spawn=self._spawn,
             released=self._released,
+            freed=self._room_changed,
             room=self._room,
             log_root=data_dir / "logs" if data_dir is not None else None,
             host_hosts=_text("/etc/hosts") if data_dir is not None else "",

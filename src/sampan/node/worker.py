@@ -64,6 +64,7 @@ class Surroundings:
     services: Callable[[], tuple[Body, ...]]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     released: Callable[[PodWorker], None]
+    freed: Callable[[], None]  # a pod has ended and gives up what it was allocated
     room: Callable[[PodWorker], tuple[str, str]]  # whether what a pod asks for fits (resizing)
     log_root: Path | None  # None: nothing is logged to files (simulated)
     host_hosts: str = ""
@@ -414,6 +415,7 @@ class PodWorker:
             self.tell(st.TearDownFailed(str(failure)))
         else:
             self.tell(st.TornDown())
+            self.around.freed()
 
     async def _delete(self, _: st.DeletePod) -> None:
         await self.writer.flush()
