@@ -7,7 +7,7 @@ from typing import Any
 
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Key, Obj, Page
-from sampan.control.plan import Ask, DeleteAll, Probe, Update
+from sampan.control.plan import Ask, DeleteAll, Probe, Read, Update
 from sampan.controllers.namespace import Elsewhere, NamespaceController, View, nowhere
 from sampan.testing.plans import PlanWorld
 
@@ -145,7 +145,9 @@ def test_without_other_servers_nobody_is_asked() -> None:
     assert (w.asked, w.finalized) == (0, 1)
     body: Body = {"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}
     controller = NamespaceController(["configmaps"])
-    (probe,) = controller.plan(View(body, {}, has_others=True), 0.0)
+    (read,) = controller.plan(View(body, {}, has_others=True), 0.0)
+    assert isinstance(read, Read)
+    (probe,) = read.then([Page((), 0)])
     assert isinstance(probe, Probe) and probe.ask is nowhere
     left = {"metadata": {"name": "a"}, "spec": {"finalizers": ["mine"]}}
     assert controller.plan(View(left, {}), 0.0) == []

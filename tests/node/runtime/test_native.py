@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -206,15 +207,15 @@ class TestNative(RuntimeContract):
 
         self._run(body)
 
-    def test_executing_in_what_has_gone_is_refused(self) -> None:
+    def test_what_cannot_be_told_to_the_oci_runtime_is_refused(self) -> None:
         async def body(runtime: Runtime) -> None:
-            native = cast(NativeRuntime, runtime)
             _, cid = await self._running(runtime, self.sleeper())
-            path = native._containers[cid].path
-            path.rename(path.with_name("elsewhere"))
-            with pytest.raises(RuntimeFailure):
+            with (
+                mock.patch.object(NativeRuntime, "_scratch", Path("/nowhere")),
+                pytest.raises(RuntimeFailure),
+            ):
                 await runtime.exec_sync(cid, ["true"], 5)
-            path.with_name("elsewhere").rename(path)
+            assert (await runtime.exec_sync(cid, ["true"], 5))[0] == 0
 
         self._run(body)
 
