@@ -225,7 +225,7 @@ def test_errors_are_statuses(cluster: Cluster, tmp_path: Path) -> None:
         (400, "BadRequest", {"path": base, "method": "POST", "body": b"{not json"}),
         (413, "RequestEntityTooLarge", {"path": base, "method": "POST", "body": b" " * 4_000_000}),
         (415, "UnsupportedMediaType", {"path": f"{base}/x", "method": "PATCH", "body": {"a": 1},
-                                       "kind": "application/apply-patch+yaml"}),
+                                       "kind": "application/apply-patch+cbor"}),
         (405, "MethodNotAllowed", {"path": base, "method": "PUT", "body": {"a": 1}}),
         (406, "NotAcceptable", {"path": base, "accept": "image/png"}),
         (422, "Invalid", {"path": base, "method": "POST", "body": {
