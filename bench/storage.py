@@ -75,6 +75,19 @@ def snapshots(c: Cluster, root: Path) -> None:
     row("snapshot restore", f"{time.monotonic() - began:.2f} s")
 
 
+def nodes(c: Cluster) -> None:
+    """Each command's wall time, Python's own start included."""
+    times: dict[str, list[float]] = {}
+    for _ in range(5):
+        for verb, rest in (("add", ()), ("stop", ("bench-2",)), ("start", ("bench-2",)),
+                           ("rm", ("bench-2",))):  # fmt: skip
+            began = time.monotonic()
+            c.sampan("node", verb, *rest)
+            times.setdefault(verb, []).append(time.monotonic() - began)
+    for verb, took in times.items():
+        row(f"sampan node {verb} (median of 5)", f"{statistics.median(took):.2f} s")
+
+
 def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="sampan-bench-"))
     c = Cluster(root / "data", root / "kubeconfig", kubectl_path())
@@ -84,6 +97,7 @@ def main() -> None:
         built = subprocess.run([sys.executable, "-m", "sampan.app.stand_ins"], check=True,
                                capture_output=True, text=True)  # fmt: skip
         c.sampan("image", "load", built.stdout.strip())
+        nodes(c)
         pods(c)
         snapshots(c, root)
     finally:
