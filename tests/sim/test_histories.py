@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -34,20 +35,25 @@ def test_a_sample_of_histories_keeps_every_property(block: int) -> None:
 
 @pytest.mark.deep
 def test_ten_thousand_histories_keep_every_property() -> None:
-    failed = []
+    failed: list[str] = []
+    sums: Counter[str] = Counter()
     with ProcessPoolExecutor() as pool:
-        for text in pool.map(_try, range(DEEP), chunksize=50):
-            if text:
-                failed.append(text)
+        for text, counts in pool.map(_try, range(DEEP), chunksize=50):
+            failed += [text] if text else []
+            sums.update(counts)
     assert not failed, "\n".join(failed[:5])
+    print(dict(sums))
+    # What is to be proven did happen, and often.
+    assert sums["evictions"] > DEEP / 10 and sums["rescales"] > DEEP / 20
+    assert sums["preemptions"] > DEEP / 20 and sums["deaths"] > DEEP
 
 
-def _try(seed: int) -> str:
+def _try(seed: int) -> tuple[str, dict[str, float]]:
     try:
-        histories.run(seed)
+        done = histories.run(seed)
     except Violation as e:
-        return str(e)
-    return ""
+        return str(e), {}
+    return "", {n: getattr(done, n) for n in histories.SUMMED}
 
 
 def test_one_seed_is_one_history_whatever_the_hash_seed() -> None:

@@ -27,7 +27,7 @@ from sampan.sim.properties import Violation, Watchdog
 from sampan.sim.rest import restarts, unsettled
 from sampan.sim.world import World
 
-_SUMMED = ("checks", "revision", "deaths", "evictions", "rescales", "preemptions", "seconds")
+SUMMED = ("checks", "revision", "deaths", "evictions", "rescales", "preemptions", "seconds")
 SETTLE_SECONDS = 3 * 3600.0
 _QUIET_SECONDS, _QUIET_TURNS = 60.0, 10  # a minute without a write within ten
 _VOLATILE = {"events", "leases.coordination.k8s.io", "nodes"}
@@ -424,7 +424,7 @@ def main(argv: list[str]) -> int:
             print(f"FAILED {e}", flush=True)
         else:
             print(done, flush=True)
-            sums.update({n: getattr(done, n) for n in _SUMMED})
+            sums.update({n: getattr(done, n) for n in SUMMED})
     print(f"{count - failed} passed, {failed} failed; " + ", ".join(
         f"{round(n)} {name}" for name, n in sums.items()))  # fmt: skip
     return 1 if failed else 0
