@@ -195,13 +195,20 @@ def test_a_policy_holds_in_both_families() -> None:
     run(test)
 
 
+async def _is_in(work: Awaitable[Any], wanted: tuple[Any, ...]) -> bool:
+    return await work in wanted
+
+
 def test_clients_stay_and_are_led_away_in_ipv6() -> None:
     async def test(s: Site) -> None:
         a, b, _ = await serving(s)
         spec = await s.service("one", ipFamilies=["IPv6"], sessionAffinity="ClientIP", **SELECTED)
         ip = spec["clusterIP"]
         client = await s.pod("client", 2)
-        await s.until(lambda: _is(reached([a.space], ip, times=3), {a.address, b.address}))
+        # Who was served stays where it is: another Service tells when both endpoints are there.
+        plain = (await s.service("plain", ipFamilies=["IPv6"], **SELECTED))["clusterIP"]
+        await s.until(lambda: _is(reached([a.space], plain, times=6), {a.address, b.address}))
+        await s.until(lambda: _is_in(tcp(client.space, ip, 80), (a.address, b.address)))
         first = await tcp(client.space, ip, 80, patience=5.0)
         assert {await tcp(client.space, ip, 80, patience=5.0) for _ in range(12)} == {first}
         chosen, left = (a, b) if first == a.address else (b, a)
