@@ -139,3 +139,26 @@ def test_reached_is_about_the_object_or_the_whole() -> None:
         assert not cache.has_reached(made.key, made.revision + 1)
 
     run(scenario)
+
+
+def test_several_who_refresh_at_the_same_time_all_come_to_an_end() -> None:
+    async def scenario(_api: ApiServer, client: Client, cache: Informer) -> None:
+        await make(client, "a")
+        cache.start()
+        await cache.synced()
+        async with asyncio.timeout(5):
+            for turns in range(6):
+
+                async def later(turns: int = turns) -> None:
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    await cache.refresh()
+
+                await asyncio.gather(cache.refresh(), later(), later(turns * 2))
+        await make(client, "b")
+        async with asyncio.timeout(5):
+            await cache.until(lambda: len(cache) == 2)
+        tasks = [t for t in asyncio.all_tasks() if t.get_name() == "cache configmaps"]
+        assert len(tasks) == 1  # nobody else follows
+
+    run(scenario)

@@ -82,9 +82,11 @@ class Informer:
     async def refresh(self) -> None:
         """List anew, whatever the watch brings; returns once that is in. For readers that cannot
         wait for their own write, since they do not know whether it happened."""
-        await self.stop()
-        self._synced.clear()
+        before = self.cancel()
+        self._synced.clear()  # at once: another who refreshes meanwhile may be first to be done
         self.start()
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
         await self._synced.wait()
 
     # -- reading
