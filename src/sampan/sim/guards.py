@@ -115,15 +115,13 @@ class BudgetGuard(Guard):
         for old, new in pairs:
             if old is None or old.key.resource != "pods":
                 continue
-            yield from self._evicted(old, new, pairs, charged)
+            yield from self._evicted(old, new, pairs)
         now = self.w.world.clock.now()
         for budget in budgets:
             taken = len(charged.get(budget.uid, ())) if len(pairs) > 1 else 0
             yield from self._kept(budget, taken, now)
 
-    def _evicted(
-        self, old: Obj, new: Obj | None, pairs: Sequence[Pair], charged: dict[str, set[str]]
-    ) -> Iterable[str]:
+    def _evicted(self, old: Obj, new: Obj | None, pairs: Sequence[Pair]) -> Iterable[str]:
         why = _disruption(new) if new is not None else ""
         if why != "EvictionByEvictionAPI" or _disruption(old) == why:
             return
@@ -136,7 +134,9 @@ class BudgetGuard(Guard):
             before = next((o for o, n in pairs if n is not None and n.uid == budget.uid), None)
             had = int(before.status.get("disruptionsAllowed") or 0) if before is not None else 0
             has = int(budget.status.get("disruptionsAllowed") or 0)
-            if old.name not in charged.get(budget.uid, ()) or had < 1 or has != had - 1:
+            # An earlier pod of its name may be among them already.
+            is_charged = before is not None and old.name in _disrupted(budget)
+            if not is_charged or had < 1 or has != had - 1:
                 yield f"{old.key.path}: evicted without leave of {budget.key.path} ({had}, {has})"
 
     def _kept(self, budget: Obj, taken: int, now: float) -> Iterable[str]:
