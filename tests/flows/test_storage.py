@@ -9,6 +9,7 @@ from typing import Any
 from sampan.api.errors import StatusError
 from sampan.api.obj import Body, Obj
 from sampan.lib.loop import run_virtual
+from sampan.sim.faults import Faults
 from sampan.testing.world import World, world
 
 CLAIMS, VOLUMES = "persistentvolumeclaims", "persistentvolumes"
@@ -399,5 +400,23 @@ def test_what_drivers_of_others_write_is_kept():
         assert status["allocatedResources"] == {"storage": "3Gi"}
         assert "allocatedResourceStatuses" not in status
         assert (await w.client.get(VOLUMES, name)).status["reason"] == "Theirs"
+
+    run(scenario)
+
+
+def test_volumes_go_though_most_writes_of_the_node_meet_another() -> None:
+    async def scenario(w: World) -> None:
+        names = [f"c{n}" for n in range(6)]
+        for name in names:
+            await made(w, CLAIMS, claim(name, storageClassName="sampan-local-immediate"))
+        for name in names:
+            await phase(w, CLAIMS, name, "default", "Bound")
+        w.faults = Faults(conflict=0.8)
+        for name in names:
+            await w.client.delete(CLAIMS, name, "default")
+        await asyncio.sleep(60)
+        w.faults = Faults()
+        await asyncio.sleep(120)
+        assert not (await w.client.list(VOLUMES)).items
 
     run(scenario)

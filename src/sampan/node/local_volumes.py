@@ -92,8 +92,10 @@ class LocalVolumes:
                 try:
                     await self._one(held.body)
                 except (StatusError, Unknown, OSError) as e:
-                    if not (isinstance(e, StatusError) and e.code in (404, 409)):
-                        log.warning("volume %s: %s", name, e)
+                    code = e.code if isinstance(e, StatusError) else 0
+                    if code != 404:
+                        if code != 409:
+                            log.warning("volume %s: %s", name, e)
                         await asyncio.sleep(RETRY)
                         continue
                 if name not in self._again:
