@@ -94,6 +94,52 @@ def test_which_nodes_start(before: dict[str, Any], wanted: int | None, members: 
     assert lifecycle._members(before, wanted) == members
 
 
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--ip-families", "ipv5"], "--ip-families must be ipv4, ipv6, or both"),
+        (["--cluster-cidr", "10.0.0.0/24"], "has no room for 1 node(s)"),
+        (["--ip-families", "ipv6", "--service-cidr", "10.0.0.0/16"], "one range of each of IPv6"),
+    ],
+)
+def test_ranges_that_do_not_do_are_one_line(
+    argv: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["up", "--runtime", "fake", "--data-dir", str(tmp_path / "new")]
+    assert command.main([*where, *argv]) == 1
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "keeps"),
+    [
+        ([], True),
+        (["--ip-families", "ipv6,ipv4"], True),
+        (["--cluster-cidr", "fd01::/48,10.7.0.0/16"], True),
+        (["--ip-families", "ipv4"], False),
+        (["--ip-families", "ipv4,ipv6"], False),
+        (["--cluster-cidr", "fd01::/48,10.8.0.0/16"], False),
+        (["--service-cidr", "fd02::/112,10.9.0.0/16"], False),
+    ],
+)
+def test_a_cluster_keeps_its_ranges(
+    argv: list[str], keeps: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it is asked for is compared with what it has: one that runs, too."""
+    state = {
+        "name": "x", "nodes": 1, "pid": os.getpid(), "startTicks": started_at(os.getpid()),
+        "server": "https://127.1.1.1:6443", "context": "x", "merge": True,
+        "clusterCIDR": "fd01::/48,10.7.0.0/16", "serviceCIDR": "fd00:43::/112,10.43.0.0/16",
+    }  # fmt: skip
+    DataDir(tmp_path).state.write_text(json.dumps(state))
+    code = command.main(["up", "--data-dir", str(tmp_path), *argv])
+    out = capsys.readouterr()
+    assert (code == 0) is keeps, out.err
+    assert ("and keeps them" in out.err) is not keeps
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["version"]) == 0
     assert "Kubernetes v1.37" in capsys.readouterr().out

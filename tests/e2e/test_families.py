@@ -256,6 +256,14 @@ def test_killed_and_taken_over(site: Site) -> None:
     after = {p["metadata"]["name"]: p["status"]["podIPs"] for p in cluster.get("pods")["items"]
              if "deletionTimestamp" not in p["metadata"]}  # fmt: skip
     assert after.items() <= before.items() and "ask" in after
+    # A node that comes now has its part in every family.
+    cluster.sampan("node", "add")
+    late = cluster.get("node", "fam-3")
+    assert late["spec"]["podCIDRs"] == [*site.plan.pods_of(3)]
+    ip = site.plan.node(3)[-1]
+    port = site.spec("any")["ports"][0]["nodePort"]
+    url = f"http://[{ip}]:{port}/"
+    cluster.until("the new node's port answers", lambda: site.codes(url) == ["200"])
     names = ("any", "six", "heads")
     cluster.until("all names answer", lambda: site.codes(*(f"http://{n}/" for n in names))
                   == ["200"] * 3)  # fmt: skip

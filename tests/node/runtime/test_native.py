@@ -146,6 +146,25 @@ class TestNative(RuntimeContract):
 
         self._run(body)
 
+    def test_a_port_of_the_other_loopback_is_forwarded(self) -> None:
+        """A pod may listen at ``::1`` alone; the loopback of IPv4 is tried first."""
+
+        async def body(runtime: Runtime) -> None:
+            box = await runtime.run_sandbox(SandboxSpec(id="a", namespace="d", name="a", uid="a"))
+            pod = Space("pod", 0, box.pid)
+            try:
+                for host in ("127.0.0.1", "::1"):
+                    sock = await pod.listen(host, 8080)
+                    _, writer = await cast(NativeRuntime, runtime).forward("a", 8080, 3.0)
+                    writer.close()
+                    sock.close()
+                with pytest.raises(ConnectionRefusedError):
+                    await cast(NativeRuntime, runtime).forward("a", 8080, 3.0)
+            finally:
+                pod.close()
+
+        self._run(body)
+
     @pytest.mark.parametrize("tty", [False, True])
     def test_what_is_executed_for_too_long_does_not_keep_its_container(self, tty: bool) -> None:
         """Killed with its runtime, it was a zombie that nobody reaped: the container could not
