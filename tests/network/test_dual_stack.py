@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,18 @@ from sampan.lib.addressing import plan
 from sampan.network.dns import message as dns
 from sampan.network.dns import names
 from sampan.network.dns.message import Message, Question
+from sampan.node.runtime.native import nodes
 from sampan.node.runtime.native.nodes import Space
 from sampan.testing.e2e import host_state
 from sampan.testing.site import Site, SitePod, site, tcp, udp
 
 pytestmark = pytest.mark.e2e
+
+
+def _denied(_of: Any) -> None:
+    raise OSError(13, "Permission denied")
+
+
 SELECTED = {"selector": {"app": "x"}}
 SLICES = "endpointslices.discovery.k8s.io"
 
@@ -216,3 +224,31 @@ def test_clients_stay_and_are_led_away_in_ipv6() -> None:
         await s.until(lambda: _is(reached([client.space], ip, times=3), {left.address}))
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("_IPV6", Path("/proc/sys/net/nothing"), "this kernel has no IPv6 (see --ip-families)"),
+        (
+            "_forward",
+            _denied,
+            "the network of node n1 cannot be made: [Errno 13] Permission denied",
+        ),
+    ],
+)
+def test_a_kernel_that_does_not_speak_a_family(
+    name: str, value: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        made = nodes.Nodes(tmp_path, plan("ipv6"))
+        try:
+            with pytest.raises(nodes.NetworkFailure) as e:
+                await made.ensure(["n1"])
+            assert str(e.value) == says
+        finally:
+            made.close()
+            nodes.destroy(tmp_path)
+
+    monkeypatch.setattr(nodes, name, value)
+    asyncio.run(main())

@@ -29,6 +29,7 @@ from sampan.node.runtime.native.netlink import netlink
 
 T = TypeVar("T")
 _SWITCH_END, _NODE_END = "fe80::1", "fe80::2"  # of the link between them
+_IPV6 = Path("/proc/sys/net/ipv6")  # where the kernel speaks it
 _THREADS = 6
 _SPACES = (("mnt", kernel.CLONE_NEWNS), ("net", kernel.CLONE_NEWNET))
 
@@ -144,7 +145,12 @@ class Nodes:
         pid, fresh = self._holder(name)
         space = self.spaces[name] = Space(name, index, pid)
         if fresh:
-            await space.run(_prepare_node, self.plan.of, index)
+            try:
+                await space.run(_prepare_node, self.plan.of, index)
+            except NetworkFailure:
+                raise
+            except OSError as e:
+                raise NetworkFailure(f"the network of node {name} cannot be made: {e}") from e
         if joined:
             await self._ensure_switch()
             for each in self.spaces.values():
@@ -219,7 +225,7 @@ def _forward(of: Sequence[Addresses]) -> None:
     """Packets are passed on. Raises NetworkFailure: the kernel does not speak the family."""
     for a in of:
         if a.family == IPV6:
-            if not Path("/proc/sys/net/ipv6").is_dir():
+            if not _IPV6.is_dir():
                 raise NetworkFailure("this kernel has no IPv6 (see --ip-families)")
             # Links made from now on have their own addresses at once, too.
             kernel.write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
