@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from sampan.api.call import User
 from sampan.api.errors import StatusError, bad_request, unauthorized
 from sampan.api.obj import Body, Key
+from sampan.apiserver import legacy_tokens
 from sampan.apiserver.authz import Attributes, RbacAuthorizer
 from sampan.apiserver.pages import obj_of
 from sampan.lib.clock import Clock, RealClock
@@ -66,6 +68,7 @@ class Claims:
     pod: Reference | None = None
     node: Reference | None = None
     secret: Reference | None = None
+    kept: legacy_tokens.Kept | None = None  # of a token that is kept in a Secret
 
     def user(self) -> User:
         """The identity the token stands for."""
@@ -123,6 +126,7 @@ class TokenIssuer:
         self.algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
         self._head = _b64(orjson.dumps({"alg": self.algorithm, "kid": self.key_id}))
         self._verified: dict[str, tuple[Claims, float]] = {}
+        self._store: Store | None = None
 
     def bind_store(self, store: Store) -> None:
         """Checks accounts and pods against *store* from now on."""
@@ -132,6 +136,16 @@ class TokenIssuer:
             return obj_of(record).uid if record is not None else ""
 
         self.lookup = lookup
+        self._store = store
+
+    def keep(self, namespace: str, account: str, uid: str, secret: str) -> str:
+        """A token for a Secret to keep: it does not expire."""
+        kept = legacy_tokens.Kept(namespace, account, uid, secret)
+        return self._signed(legacy_tokens.claims_of(kept))
+
+    def _signed(self, claims: Body) -> str:
+        text = f"{self._head}.{_b64(orjson.dumps(claims))}"
+        return f"{text}.{_b64(self._sign(text.encode()))}"
 
     def issue(
         self,
@@ -171,8 +185,7 @@ class TokenIssuer:
             "nbf": now,
             "sub": f"{ACCOUNT_PREFIX}{namespace}:{name}",
         }
-        text = f"{self._head}.{_b64(orjson.dumps(claims))}"
-        return Issued(f"{text}.{_b64(self._sign(text.encode()))}", float(now + seconds))
+        return Issued(self._signed(claims), float(now + seconds))
 
     def verify(self, token: str) -> Claims:
         """The claims of a token that this issuer signed and that is valid now. Whether what it
@@ -199,7 +212,7 @@ class TokenIssuer:
             raise
         except (ValueError, InvalidSignature, KeyError, TypeError, AttributeError) as e:
             raise InvalidToken("invalid bearer token") from e
-        if body.get("iss") != self.issuer:
+        if claims.kept is None and body.get("iss") != self.issuer:
             raise InvalidToken("issued by somebody else")
         _check_times(claims.expires, not_before, now)
         if len(self._verified) >= 4096:
@@ -214,7 +227,8 @@ class TokenIssuer:
         Raises InvalidToken."""
         claims = self.verify(token)
         wanted = tuple(audiences) or self.audiences
-        shared = tuple(a for a in wanted if a in claims.audiences)
+        meant = claims.audiences if claims.kept is None else self.audiences
+        shared = tuple(a for a in wanted if a in meant)
         if not shared:
             raise InvalidToken(
                 f"token audiences {list(claims.audiences)} is invalid for {list(wanted)}"
@@ -225,6 +239,10 @@ class TokenIssuer:
                 await self._alive("pods", claims.namespace, claims.pod)
             if claims.secret:
                 await self._alive("secrets", claims.namespace, claims.secret)
+        if claims.kept is not None and self._store is not None:
+            why = await legacy_tokens.check(self._store, self._clock, claims.kept, token)
+            if why:
+                raise InvalidToken(why)
         return claims.user(), shared
 
     async def _alive(self, resource: str, namespace: str, reference: Reference) -> None:
@@ -281,6 +299,10 @@ def _check_times(expires: float, not_before: float, now: float) -> None:
 
 
 def _claims(body: Body) -> Claims:
+    if body.get("iss") == legacy_tokens.ISSUER:
+        kept = legacy_tokens.read(body)
+        account = Reference(kept.account, kept.uid)
+        return Claims(kept.namespace, account, (), math.inf, kept=kept)
     identity = body["kubernetes.io"]
     aud = body.get("aud") or []
     return Claims(

@@ -25,6 +25,10 @@ CONTROLLERS: dict[str, tuple[Body, ...]] = {
     "generic-garbage-collector": (
         rule("delete get list patch update watch", "*", "*"), EVENTS,
     ),
+    "legacy-service-account-token-cleaner": (
+        rule("get", "core", "configmaps", "kube-apiserver-legacy-service-account-token-tracking"),
+        rule("patch delete", "core", "secrets"),
+    ),
     "clusterrole-aggregation-controller": (
         rule("escalate get list patch update watch", RBAC, "clusterroles"),
     ),

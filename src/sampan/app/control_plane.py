@@ -21,6 +21,7 @@ from sampan.app.pki import FrontProxy
 from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
+from sampan.controllers.account_tokens import TOKENS, AccountTokens, TokenCleaner
 from sampan.controllers.address_repair import AddressRepair
 from sampan.controllers.api_services import ApiServiceAvailability
 from sampan.controllers.authentication_trust import AuthenticationTrust
@@ -154,6 +155,7 @@ class ControlPlane:
         targets = {(t.group, t.kind): t.resource for t in stored}
         return (
             ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),
+            AccountTokens(root_ca, self.tokens.keep), TokenCleaner(),
             KubernetesServiceController(addresses.primary, api_port),
             DnsServiceController(addresses),
             NamespaceController(namespaced, self._elsewhere),
@@ -196,7 +198,7 @@ class ControlPlane:
         return Elsewhere(tuple(resources), tuple(silent))
 
     def _controller_client(self, name: str) -> Client:
-        if not name:
+        if name in ("", TOKENS):
             return self.client(MANAGER)
         own = (
             KubernetesServiceController, DnsServiceController, AddressRepair, PortRepair,
