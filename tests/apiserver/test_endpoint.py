@@ -416,7 +416,7 @@ def test_delete_collection() -> None:
             body = {"metadata": {"name": name, "labels": {"x": name}}}
             await client.create("configmaps", body, "default")
         await client.delete_collection("configmaps", "default", labels="x in (a,b)")
-        assert [o.name for o in (await client.list("configmaps", "default")).items] == ["c"]
+        assert [o.name for o in (await client.list("configmaps")).items] == ["c"]
 
     run(scenario)
 

@@ -24,6 +24,7 @@ from sampan.controllers.account_tokens import (
     TYPE,
     AccountTokens,
     TokenCleaner,
+    TokenTracking,
     secret_names,
 )
 from sampan.lib.clock import rfc3339
@@ -249,6 +250,20 @@ def test_no_token_is_removed_within_a_year_of_anything(
     if done(w):
         assert age > YEAR and tracked > YEAR and (used is None or used > YEAR)
     assert SECRET in w.objects  # marked first, whatever its age
+
+
+def test_the_day_since_which_use_is_noted_is_told_and_put_right() -> None:
+    w = Tokens(TokenTracking())
+    assert w.work(KEY) == []  # there is no place for it yet
+    w.add("namespaces", {"metadata": {"name": "kube-system", "namespace": ""}})
+    w.work(KEY)
+    today = {"since": rfc3339(w.now)[:10]}
+    assert w.objects[KEY]["data"] == today
+    w.now += DAY
+    assert w.work(KEY) == []
+    w.objects[KEY]["data"] = {"since": "never", "note": "mine"}
+    w.work(KEY)
+    assert w.objects[KEY]["data"] == {"since": rfc3339(w.now)[:10], "note": "mine"}
 
 
 # -- used ------------------------------------------------------------------------------------------

@@ -184,6 +184,8 @@ def test_match_label_keys_narrow_what_spreading_counts() -> None:
     bare = {k: v for k, v in body.items() if k != "labelSelector"}
     assert not Constraint.of(bare, {"hash": "1"}).selector.matches({"hash": "1"})
     assert Constraint.of(body, None).selector.matches({"app": "w"})
+    plain = Constraint(ZONE, 1, Selector())
+    assert (plain.min_domains, plain.honours_affinity, plain.honours_taints) == (1, True, False)
     assert (c.min_domains, c.honours_affinity, c.honours_taints) == (1, True, False)
 
 

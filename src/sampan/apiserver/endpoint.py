@@ -30,7 +30,6 @@ from sampan.apiserver import (
     bootstrap_flows,
     bootstrap_roles,
     deletion,
-    legacy_tokens,
     stages,
     watching,
 )
@@ -135,7 +134,6 @@ class ApiServer:
             for n, (value, text) in _PRIORITY_CLASSES.items()
         ]  # fmt: skip
         bodies.append(self.services.default_cidr(self.clock.now()))
-        bodies.append(legacy_tokens.tracking(self.clock))
         bodies += bootstrap_roles.objects()
         bodies += bootstrap_classes.objects()
         bodies += bootstrap_flows.objects(now)

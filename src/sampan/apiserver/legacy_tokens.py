@@ -17,7 +17,6 @@ from sampan.store.base import Conflict, Put, Store
 ISSUER = "kubernetes/serviceaccount"
 LAST_USED = "kubernetes.io/legacy-token-last-used"
 INVALID_SINCE = "kubernetes.io/legacy-token-invalid-since"
-TRACKING = "kube-apiserver-legacy-service-account-token-tracking"
 _PREFIX = "kubernetes.io/serviceaccount/"
 
 
@@ -56,15 +55,6 @@ def read(claims: Body) -> Kept:
 
 def today(clock: Clock) -> str:
     return datetime.fromtimestamp(clock.now(), UTC).date().isoformat()
-
-
-def tracking(clock: Clock) -> Body:
-    """Since when use is noted: the ConfigMap a cluster is born with."""
-    return {
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": TRACKING, "namespace": "kube-system"},
-        "data": {"since": today(clock)},
-    }  # fmt: skip
 
 
 async def check(store: Store, clock: Clock, kept: Kept, token: str) -> str:

@@ -21,7 +21,12 @@ from sampan.app.pki import FrontProxy
 from sampan.client.base import Client, Transport
 from sampan.client.local import LocalTransport
 from sampan.control.engine import Engine
-from sampan.controllers.account_tokens import TOKENS, AccountTokens, TokenCleaner
+from sampan.controllers.account_tokens import (
+    TOKENS,
+    AccountTokens,
+    TokenCleaner,
+    TokenTracking,
+)
 from sampan.controllers.address_repair import AddressRepair
 from sampan.controllers.api_services import ApiServiceAvailability
 from sampan.controllers.authentication_trust import AuthenticationTrust
@@ -155,7 +160,7 @@ class ControlPlane:
         targets = {(t.group, t.kind): t.resource for t in stored}
         return (
             ServiceAccountController(), RootCaController(root_ca), RoleAggregation(),
-            AccountTokens(root_ca, self.tokens.keep), TokenCleaner(),
+            AccountTokens(root_ca, self.tokens.keep), TokenTracking(), TokenCleaner(),
             KubernetesServiceController(addresses.primary, api_port),
             DnsServiceController(addresses),
             NamespaceController(namespaced, self._elsewhere),
@@ -203,6 +208,7 @@ class ControlPlane:
         own = (
             KubernetesServiceController, DnsServiceController, AddressRepair, PortRepair,
             ApiServiceAvailability, AuthenticationTrust, DanglingFlowSchemas,
+            TokenTracking,
         )  # fmt: skip
         if name in (c.name for c in own):
             return self.client(APISERVER)

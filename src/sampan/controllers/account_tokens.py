@@ -20,6 +20,7 @@ from sampan.control.plan import (
     Answer,
     Ask,
     Caches,
+    Create,
     Delete,
     Patch,
     Read,
@@ -29,6 +30,7 @@ from sampan.control.plan import (
 from sampan.lib.clock import parse_rfc3339
 
 TOKENS, CLEANER = "tokens-controller", "legacy-service-account-token-cleaner"
+TRACKER = "legacy-token-tracking-controller"  # the API server's own
 TYPE = "kubernetes.io/service-account-token"
 ACCOUNT, ACCOUNT_UID = "kubernetes.io/service-account.name", "kubernetes.io/service-account.uid"
 LAST_USED = "kubernetes.io/legacy-token-last-used"
@@ -190,6 +192,39 @@ def secret_names(value: Any) -> set[str]:
                 found |= {str(s.get("name", "")) for s in held or ()}
             found |= secret_names(held)
     return found - {""}
+
+
+class TokenTracking:
+    """Tells since which day the API server notes the use of tokens, for who cleans them up."""
+
+    name = TRACKER
+    workers = 1
+
+    def __init__(self) -> None:
+        self.triggers: tuple[Trigger, ...] = (
+            Trigger("configmaps", lambda o, _caches: (_CLEAN,) if o.key == _CLEAN else ()),
+            Trigger("namespaces", lambda o, _c: (_CLEAN,) if o.name == _CLEAN.namespace else ()),
+        )
+        self.indexes: dict[str, dict[str, Callable[[Obj], Iterable[str]]]] = {}
+
+    def observe(self, key: Key, caches: Caches) -> tuple[Body | None] | None:
+        """The ConfigMap where it is missing or says no day; None where all is well."""
+        if caches["namespaces"].get("", key.namespace) is None:
+            return None
+        held = caches["configmaps"].get(key.namespace, key.name)
+        if held is None:
+            return (None,)
+        since = (held.body.get("data") or {}).get("since", "")
+        return None if _day(since) is not None else (held.body,)
+
+    def plan(self, view: tuple[Body | None], now: float) -> Sequence[Action]:
+        (held,) = view
+        data = {"since": datetime.fromtimestamp(now, UTC).date().isoformat()}
+        if held is not None:
+            return [Update("configmaps", {**held, "data": {**(held.get("data") or {}), **data}})]
+        meta = {"name": TRACKING, "namespace": _CLEAN.namespace}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+        return [Create("configmaps", body)]
 
 
 @dataclass(frozen=True, slots=True)
