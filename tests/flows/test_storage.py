@@ -420,3 +420,27 @@ def test_volumes_go_though_most_writes_of_the_node_meet_another() -> None:
         assert not (await w.client.list(VOLUMES)).items
 
     run(scenario)
+
+
+def test_a_volume_goes_though_the_next_pod_has_a_claim_of_the_same_name() -> None:
+    """As with the pods of a StatefulSet that have ephemeral volumes, when they come again at once."""
+
+    async def scenario(w: World) -> None:
+        template = {"spec": {"accessModes": ["ReadWriteOnce"],
+                             "storageClassName": "sampan-local-immediate",
+                             "resources": {"requests": {"storage": "1Gi"}}}}  # fmt: skip
+        body = pod(claims=())
+        body["spec"]["volumes"] = [
+            {"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}
+        ]
+        await made(w, "pods", body)
+        await phase(w, "pods", "p", "default", "Running")
+        old = (await w.client.get(CLAIMS, "p-scratch", "default")).spec["volumeName"]
+        body["spec"]["nodeName"] = (await w.client.get("pods", "p", "default")).spec["nodeName"]
+        await w.client.delete("pods", "p", "default", grace=0)
+        await made(w, "pods", body)
+        await phase(w, "pods", "p", "default", "Running")
+        assert (await w.client.get(CLAIMS, "p-scratch", "default")).spec["volumeName"] != old
+        await gone(w, VOLUMES, old)
+
+    run(scenario, nodes=1)

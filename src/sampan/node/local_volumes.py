@@ -105,12 +105,26 @@ class LocalVolumes:
 
     async def _one(self, volume: Body) -> None:
         if _is_to_go(volume):
-            if not self._claims.in_use(volume):
-                await self._remove(volume)
+            while self._claims.in_use(volume) and not await self._is_claimed_anew(volume):
+                # Most often the pod has to go, which would be told; but it may also be another one
+                # of the same name that came at once, and whose claim is still to come.
+                await asyncio.sleep(RETRY)
+            await self._remove(volume)
         elif self._may_grow(volume):
             await self._grow(volume)
 
     # -- taking away
+
+    async def _is_claimed_anew(self, volume: Body) -> bool:
+        """Whether another claim has the name of the volume's own, so that the pods that name it
+        mean another volume: a claim does not go before the pods that use it."""
+        try:
+            claim = await self._claim_of(volume)
+        except StatusError as e:
+            if e.code != 404:
+                raise
+            return False
+        return bool(claim["metadata"]["uid"] != volume["spec"]["claimRef"].get("uid"))
 
     async def _remove(self, volume: Body) -> None:
         name = volume["metadata"]["name"]
