@@ -423,7 +423,7 @@ def test_volumes_go_though_most_writes_of_the_node_meet_another() -> None:
 
 
 def test_a_volume_goes_though_the_next_pod_has_a_claim_of_the_same_name() -> None:
-    """As with the pods of a StatefulSet that have ephemeral volumes, when they come again at once."""
+    """As with the pods of a StatefulSet that have ephemeral volumes and come again at once."""
 
     async def scenario(w: World) -> None:
         template = {"spec": {"accessModes": ["ReadWriteOnce"],

@@ -157,6 +157,9 @@ def _disrupted(budget: Obj | None) -> Iterable[str]:
 # -- autoscalers -----------------------------------------------------------------------------------
 
 
+_JITTER = 2.0  # seconds between a decision, which is what periods count from, and its arrival
+
+
 class ScaleGuard(Guard):
     """What an autoscaler asks for is within its bounds and no faster than its rates."""
 
@@ -213,9 +216,9 @@ class ScaleGuard(Guard):
             return  # back into its bounds at once
         side = "scaleUp" if by > 0 else "scaleDown"
         policies = scaler.spec["behavior"][side].get("policies") or ()
-        rates = [
-            (abs(sum(d for at, d in known if d * by > 0 and at > now - p["periodSeconds"])),
-             p["value"])
+        since, way = now + _JITTER, 1 if by > 0 else -1
+        rates = [  # from where the period began: what was done the other way may be undone, too
+            (way * sum(d for at, d in known if at > since - p["periodSeconds"]), p["value"])
             for p in policies if p["type"] == "Pods"
         ]  # fmt: skip
         if rates and len(rates) == len(policies) and all(did > may for did, may in rates):
