@@ -397,7 +397,11 @@ class PreemptionGuard(Guard):
     def see(self, pairs: Sequence[Pair]) -> Iterable[str]:
         now = self.w.world.clock.now()
         for old, new in pairs:
-            if new is None or new.key.resource != "pods":
+            if new is None:
+                if old is not None and old.uid in self._waited and not old.spec.get("nodeName"):
+                    self._waited[old.uid] = (now, self._waited[old.uid][1])  # until now
+                continue
+            if new.key.resource != "pods":
                 continue
             value = int(new.spec.get("priority") or 0)
             if not (old or new).spec.get("nodeName"):
