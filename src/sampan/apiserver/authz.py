@@ -80,17 +80,18 @@ class Decision(NamedTuple):
 
 
 class Rule:
-    """One PolicyRule, ready to be asked."""
+    """One PolicyRule, ready to be asked. Its lists stay lists: they are short, answers are
+    remembered, and a control plane has hundreds of rules that nobody ever asks."""
 
     __slots__ = ("body", "groups", "names", "paths", "resources", "verbs")
 
     def __init__(self, body: Body) -> None:
         self.body = body
-        self.verbs = frozenset(body.get("verbs") or ())
-        self.groups = frozenset(body.get("apiGroups") or ())
-        self.resources = frozenset(body.get("resources") or ())
-        self.names = frozenset(body.get("resourceNames") or ())
-        self.paths = tuple(body.get("nonResourceURLs") or ())
+        self.verbs: Sequence[str] = body.get("verbs") or ()
+        self.groups: Sequence[str] = body.get("apiGroups") or ()
+        self.resources: Sequence[str] = body.get("resources") or ()
+        self.names: Sequence[str] = body.get("resourceNames") or ()
+        self.paths: Sequence[str] = body.get("nonResourceURLs") or ()
 
     def allows(self, a: Attributes) -> bool:
         if a.verb not in self.verbs and "*" not in self.verbs:
@@ -110,7 +111,7 @@ def _path_matches(pattern: str, path: str) -> bool:
     return pattern.endswith("*") and path.startswith(pattern.rstrip("*"))
 
 
-def _resource_matches(resources: frozenset[str], resource: str, subresource: str) -> bool:
+def _resource_matches(resources: Sequence[str], resource: str, subresource: str) -> bool:
     if "*" in resources:
         return True
     if not subresource:
