@@ -128,11 +128,17 @@ def test_an_eviction_that_charges_nobody_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("later", "ready", "is_seen"),
-    [(200.0, True, True), (10.0, True, False), (200.0, False, False)],
-)
-def test_evictions_alone_never_break_a_budget(later: float, ready: bool, is_seen: bool) -> None:
-    """Unless it was broken otherwise a moment ago, or what goes was not healthy."""
+    ("later", "ready", "known", "is_seen"),
+    [
+        (200.0, True, 2, True), (10.0, True, 2, False), (200.0, False, 3, False),
+        (200.0, True, 1, False),
+    ],
+)  # fmt: skip
+def test_evictions_alone_never_break_a_budget(
+    later: float, ready: bool, known: int, is_seen: bool
+) -> None:
+    """Unless it was broken otherwise a moment ago, or what goes was not healthy, or the budget's
+    controller had no cause to count anew since a workload was scaled."""
 
     async def scenario(h: Hand) -> None:
         pod = await h.pod("p", ready=ready)
@@ -140,10 +146,12 @@ def test_evictions_alone_never_break_a_budget(later: float, ready: bool, is_seen
         if not ready:
             await h.pod("r")
         held = await h.make(BUDGETS, budget(minAvailable=2))
-        await h.put((held, {"status": {"disruptionsAllowed": 1}}))
+        await h.put((held, {"status": {"disruptionsAllowed": 1, "expectedPods": known}}))
         h.w.clock.offset += later
         held = await h.now(held)
-        gone = {"disruptionsAllowed": 0, "disruptedPods": {"p": rfc3339(START)}}
+        gone = {
+            "disruptionsAllowed": 0, "expectedPods": known, "disruptedPods": {"p": rfc3339(START)}
+        }  # fmt: skip
         await h.put((held, {"status": gone}), (pod, evicted(pod)))
 
     assert about(violations(scenario), "broken by an eviction") is is_seen

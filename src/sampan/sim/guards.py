@@ -144,8 +144,10 @@ class BudgetGuard(Guard):
         spare = None if found is None else found[2] - found[1]
         before = self._spare.get(budget.uid)
         self._spare[budget.uid] = spare
-        if spare is None or before is None or spare < before - taken:
+        if found is None or spare is None or before is None or spare < before - taken:
             self._hurt[budget.uid] = now
+        elif int(budget.status.get("expectedPods") or 0) != found[0]:
+            pass  # scaled, and no pod has come or gone since: upstream looks at pods only
         elif taken and spare < 0 and now - self._hurt.get(budget.uid, now) > LATE:
             yield f"{budget.key.path}: broken by an eviction: {found}"
 
