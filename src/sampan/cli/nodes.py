@@ -31,24 +31,20 @@ def add(args: argparse.Namespace) -> int:
 
 
 def stop(args: argparse.Namespace) -> int:
-    where = _running(args)
-    for name in args.node:
-        ask(where.socket, "node", verb="stop", name=name)
-        print(f"node {name} stopped")
-    return 0
+    return _each(args, "stop", "stopped")
 
 
 def start(args: argparse.Namespace) -> int:
-    where = _running(args)
-    for name in args.node:
-        ask(where.socket, "node", verb="start", name=name)
-        print(f"node {name} started")
-    return 0
+    return _each(args, "start", "started")
 
 
 def remove(args: argparse.Namespace) -> int:
+    return _each(args, "rm", "removed", purge=args.purge)
+
+
+def _each(args: argparse.Namespace, verb: str, done: str, **more: bool) -> int:
     where = _running(args)
     for name in args.node:
-        ask(where.socket, "node", verb="rm", name=name, purge=args.purge)
-        print(f"node {name} removed")
+        ask(where.socket, "node", verb=verb, name=name, **more)
+        print(f"node {name} {done}")
     return 0
